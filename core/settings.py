@@ -1,0 +1,105 @@
+"""The settings of a server, read once from the environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+from providers.types import LoadOptions, ProviderSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+AuthMode = Literal["off", "guest"]
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
+
+
+class SettingsError(Exception):
+    """The environment asks for something that cannot be; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the environment decides; `.env.example` lists the variables."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    auth: AuthMode = "off"
+    on_space: bool = False
+    default_model: str = "transformers/starter"
+    data_dir: Path = ROOT / "data"
+    bundled_dir: Path = ROOT / "models"
+    device: str = "auto"
+    hub_token: str | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read the settings. Raises SettingsError with a sentence that says what to change."""
+        on_space = bool(env.get("SPACE_ID"))
+        settings = cls(
+            host=env.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else cls.host),
+            port=_port(env.get("GRADIO_SERVER_PORT") or str(cls.port)),
+            auth=_auth(env.get("AUTH") or ("guest" if on_space else "off")),
+            on_space=on_space,
+            default_model=env.get("DEFAULT_MODEL") or _model_of_provider(env) or cls.default_model,
+            data_dir=Path(env.get("DATA_DIR") or cls.data_dir).expanduser(),
+            device=_device(env.get("DEVICE") or cls.device),
+            hub_token=env.get("HF_TOKEN") or env.get("HUGGINGFACE_API_KEY") or None,
+        )
+        if settings.auth == "off" and not _is_loopback(settings.host):
+            raise SettingsError(
+                f"AUTH=off lets everybody do everything, so it cannot listen on {settings.host}. "
+                "Set AUTH=guest, or GRADIO_SERVER_NAME=127.0.0.1."
+            )
+        return settings
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where each run of fine-tuning has its folder, and its adapter in it."""
+        return self.data_dir / "runs"
+
+    def for_providers(self) -> ProviderSettings:
+        """Return the part that providers may know."""
+        return ProviderSettings(
+            bundled_dir=self.bundled_dir,
+            models_dir=self.data_dir / "models",
+            runs_dir=self.runs_dir,
+            hub_token=self.hub_token,
+            load_options=LoadOptions(device=self.device),
+        )
+
+
+def _model_of_provider(env: Mapping[str, str]) -> str | None:
+    """Join LLM_PROVIDER and LLM_MODEL into a model id; "local" and "hf" mean transformers, as in the guides."""
+    provider, model = env.get("LLM_PROVIDER") or "transformers", env.get("LLM_MODEL")
+    if not model:
+        return None
+    return f"{'transformers' if provider in ('local', 'hf') else provider}/{model}"
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise SettingsError(f"GRADIO_SERVER_PORT must be a number from 1 to 65535, not {text!r}.")
+    return int(text)
+
+
+def _device(text: str) -> str:
+    if not DEVICE.fullmatch(text):
+        raise SettingsError(f"DEVICE must be auto, cpu, cuda, cuda:N or mps, not {text!r}.")
+    return text
+
+
+def _auth(text: str) -> AuthMode:
+    modes: dict[str, AuthMode] = {"off": "off", "guest": "guest"}
+    if text not in modes:
+        raise SettingsError(f"AUTH must be off or guest, not {text!r}.")
+    return modes[text]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
