@@ -1,0 +1,80 @@
+"""The protocol of a source of answers: asynchronous and streaming first; a complete answer is a fold over `stream`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import ClassVar
+
+from providers.errors import Rejected
+from providers.local_folders import ModelFolder
+from providers.sentences import say
+from providers.types import (
+    Capabilities,
+    ChatRequest,
+    LoadedModel,
+    LoadOptions,
+    Message,
+    ModelInfo,
+    ProviderInfo,
+    ProviderSettings,
+    StreamEvent,
+)
+
+
+class Provider(ABC):
+    """A source of answers. Every method raises only errors of `providers.errors`."""
+
+    info: ClassVar[ProviderInfo]
+
+    @abstractmethod
+    def __init__(self, settings: ProviderSettings, others: Callable[[str], Provider]) -> None:
+        """Keep the settings; connect to nothing and import nothing heavy. `others` gives the catalog's providers."""
+
+    @abstractmethod
+    async def list_models(self) -> list[ModelInfo]:
+        """List the models that can be asked now."""
+
+    @abstractmethod
+    async def find_model(self, model: str) -> ModelInfo:
+        """Describe one model, listed or not. Raises ModelNotFound with the reason."""
+
+    @abstractmethod
+    def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        """Answer in events, `Finished` last. Closing the generator stops the engine itself."""
+
+    @abstractmethod
+    def capabilities(self, model: str) -> Capabilities:
+        """Say what `model` takes and gives."""
+
+    @abstractmethod
+    async def count_tokens(self, messages: Sequence[Message], model: str) -> int:
+        """Count the prompt tokens of `messages`; `Capabilities.exact_token_count` says whether it estimates."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Free what is held."""
+
+    async def training_folder(self, model: str) -> ModelFolder:
+        """Return the weights of `model` that can be trained on. Raises Rejected where there are none."""
+        raise Rejected(
+            say("{model} cannot be fine-tuned here: its weights are not in a folder of transformers.", model=model),
+            provider=self.info.key,
+            hint=say("Choose a transformers model."),
+        )
+
+
+class LocalProvider(Provider):
+    """A provider whose weights are in this process."""
+
+    @abstractmethod
+    async def load(self, model: str, options: LoadOptions | None = None) -> LoadedModel:
+        """Bring `model` into memory, once however many ask; without `options`, as the settings say."""
+
+    @abstractmethod
+    async def unload(self, model: str) -> None:
+        """Free `model`; does nothing when it is not in memory."""
+
+    @abstractmethod
+    def loaded(self) -> list[LoadedModel]:
+        """List what is in memory."""

@@ -1,0 +1,291 @@
+"""One transformers model in memory: its prompt format, and an answer token by token on the thread that calls it."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.utils import logging as transformers_logging
+
+from providers.chat_templates import plain_template
+from providers.errors import ContextTooLong, ModelNotFound, OutOfMemory, ProviderError, UpstreamFailure
+from providers.local_folders import ModelFolder
+from providers.precision import choose_device, choose_precision
+from providers.sampling import logits_processors
+from providers.sentences import say
+from providers.text_stream import TextStream
+from providers.types import (
+    ChatRequest,
+    Finished,
+    FinishReason,
+    LoadedModel,
+    LoadOptions,
+    Message,
+    Notice,
+    StreamEvent,
+    TextDelta,
+    Usage,
+)
+
+ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory")
+
+
+class AnswerCancelled(Exception):
+    """The person does not want the answer any more."""
+
+
+class LocalModel:
+    """A model and its tokenizer. `answer` may run on several threads at once, each with its own cache."""
+
+    def __init__(self, name: str, folder: ModelFolder, options: LoadOptions) -> None:
+        """Load the weights; takes seconds. Raises ModelNotFound, OutOfMemory or UpstreamFailure."""
+        start = time.perf_counter()
+        transformers_logging.disable_progress_bar()
+        device = choose_device(options.device)
+        self._tokenizer = _load_tokenizer(folder)
+        self._model = _load_weights(folder, device)
+        self._stop: tuple[str, ...] = ()
+        notices: tuple[Notice, ...] = ()
+        if not self._tokenizer.chat_template:
+            self._tokenizer.chat_template, self._stop = plain_template(folder.config)
+            notices = (Notice(say("This model has no chat format of its own; a plain one is used.")),)
+        self._end_tokens = _end_tokens(self._model, self._tokenizer)
+        self._model.generation_config = GenerationConfig(
+            do_sample=False,
+            bos_token_id=self._tokenizer.bos_token_id,
+            eos_token_id=sorted(self._end_tokens) or None,
+            pad_token_id=self._tokenizer.pad_token_id or min(self._end_tokens, default=0),
+        )
+        self._running = threading.local()
+        self.adapted: dict[Path, LocalModel] = {}
+        _check_before_each_layer(self._model, self._running)
+        self.info = LoadedModel(
+            name=name,
+            device=str(device),
+            precision=str(self._model.dtype).removeprefix("torch."),
+            memory_bytes=self._model.get_memory_footprint(),
+            context_length=folder.context_length,
+            load_seconds=time.perf_counter() - start,
+            notices=notices,
+        )
+
+    def with_adapter(self, adapter: Path) -> LocalModel:
+        """Return this model with the LoRA weights of a folder: modules of its own around the same weight tensors.
+
+        PEFT changes modules in place and is not safe on several threads; so each adapter has its own tree of modules,
+        and the base's is never touched. Raises ModelNotFound.
+        """
+        from peft import PeftModel
+
+        start = time.perf_counter()
+        shared = {id(tensor): tensor for tensor in (*self._model.parameters(), *self._model.buffers())}
+        adapted = copy.copy(self)
+        adapted.adapted = {}
+        try:
+            modules = copy.deepcopy(self._model, shared)
+            adapted._model = PeftModel.from_pretrained(modules, adapter, local_files_only=True).eval()
+        except Exception as error:
+            raise ModelNotFound(
+                say(
+                    "The adapter in {folder} cannot be loaded: {reason}.",
+                    folder=adapter.name,
+                    reason=_first_line(error),
+                ),
+                provider="transformers",
+                hint=say("Check that its files are whole; if not, train it again."),
+            ) from error
+        own = (tensor for tensor in adapted._model.parameters() if id(tensor) not in shared)
+        adapted.info = replace(
+            self.info,
+            memory_bytes=sum(tensor.numel() * tensor.element_size() for tensor in own),
+            load_seconds=time.perf_counter() - start,
+        )
+        return adapted
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Count the tokens of the prompt that `answer` would read, chat template included."""
+        return int(self._prompt(messages)["input_ids"].shape[1])
+
+    def answer(self, request: ChatRequest, emit: Callable[[StreamEvent], None], cancelled: threading.Event) -> None:
+        """Generate on this thread and hand each event to `emit`, `Finished` last.
+
+        Raises AnswerCancelled within one layer of `cancelled` being set, and the errors of `providers.errors`.
+        """
+        prompt = self._prompt(request.messages)
+        prompt_length = prompt["input_ids"].shape[1]
+        room = self.info.context_length - prompt_length
+        if room < 1:
+            raise ContextTooLong(
+                say(
+                    "The prompt has {tokens} tokens, and this model reads at most {limit}.",
+                    tokens=prompt_length,
+                    limit=self.info.context_length,
+                ),
+                provider="transformers",
+                hint=say("Shorten it, or choose a model with a longer context."),
+            )
+        wanted = request.parameters.max_tokens or room
+        text = TextStream(self._tokenizer.backend_tokenizer, (*request.parameters.stop, *self._stop))
+        streamer = _Streamer(text, self._end_tokens, emit)
+        self._running.cancelled = cancelled
+        try:
+            with torch.inference_mode():
+                self._model.generate(
+                    **prompt,
+                    max_new_tokens=min(wanted, room),
+                    logits_processor=logits_processors(request.parameters, prompt_length, self._model.device),
+                    stopping_criteria=StoppingCriteriaList([_StopAtText(text)]),
+                    streamer=streamer,
+                )
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise _out_of_memory(request.model) from error
+        except (AnswerCancelled, ProviderError):
+            raise
+        except Exception as error:
+            if any(words in str(error) for words in ALLOCATOR_WORDS):
+                raise _out_of_memory(request.model) from error
+            raise UpstreamFailure(
+                say("The model {model} failed while it answered.", model=request.model),
+                provider="transformers",
+                hint=say("Ask again; if it happens again, the server's log says more."),
+            ) from error
+        if rest := text.flush():
+            emit(TextDelta(rest))
+        reason: FinishReason = "stop" if streamer.ended or text.stopped else "length"
+        if reason == "length" and room < wanted:
+            emit(
+                Notice(say("The answer ended at the model's limit of {limit} tokens.", limit=self.info.context_length))
+            )
+        emit(Finished(reason, Usage(prompt_length, streamer.tokens)))
+
+    def _prompt(self, messages: Sequence[Message]) -> Any:
+        """Return input_ids and attention_mask, each (1, tokens), on the model's device."""
+        try:
+            return self._tokenizer.apply_chat_template(
+                [{"role": message.role, "content": message.content} for message in messages],
+                add_generation_prompt=True,
+                return_dict=True,
+                return_tensors="pt",
+            ).to(self._model.device)
+        except Exception as error:
+            raise UpstreamFailure(
+                say("This model's chat template cannot format the conversation."),
+                provider="transformers",
+                hint=say("Leave out the system prompt, or choose another model."),
+            ) from error
+
+
+class _Streamer:
+    """Receives from `generate` first the prompt, then each token, and emits text."""
+
+    def __init__(self, text: TextStream, end_tokens: frozenset[int], emit: Callable[[StreamEvent], None]) -> None:
+        self._text = text
+        self._end_tokens = end_tokens
+        self._emit = emit
+        self._prompt_seen = False
+        self.tokens = 0
+        self.ended = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self._prompt_seen:
+            self._prompt_seen = True
+            return
+        token = int(value.reshape(-1)[0])
+        self.tokens += 1
+        self.ended = token in self._end_tokens
+        if not self.ended and (piece := self._text.push(token)):
+            self._emit(TextDelta(piece))
+
+    def end(self) -> None:
+        """Required by `generate`; the end is told by `Finished`."""
+
+
+class _StopAtText(StoppingCriteria):
+    def __init__(self, text: TextStream) -> None:
+        self._text = text
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), self._text.stopped, device=input_ids.device)
+
+
+def _check_before_each_layer(model: torch.nn.Module, running: threading.local) -> None:
+    """Leave a forward pass before its next layer once its thread's answer is cancelled; holds no LocalModel alive."""
+
+    def check(*_: Any) -> None:
+        if running.cancelled.is_set():
+            raise AnswerCancelled
+
+    stacks = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    for layer in max(stacks, key=len, default=[model]):
+        layer.register_forward_pre_hook(check)
+
+
+def _load_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=False, local_files_only=True)
+        tokenizer.backend_tokenizer.get_vocab_size()
+    except Exception as error:
+        raise ModelNotFound(
+            say("The model in {folder} has no tokenizer that can be read.", folder=folder.path.name),
+            provider="transformers",
+            hint=say("Download the model again, with its tokenizer.json."),
+        ) from error
+    return tokenizer
+
+
+def _load_weights(folder: ModelFolder, device: torch.device) -> Any:
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder.path,
+            dtype=choose_precision(device),
+            device_map=device,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:
+            raise ValueError(f"{len(report['missing_keys'])} of its weights are missing")
+        return model.eval()
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _out_of_memory(folder.path.name) from error
+    except Exception as error:
+        raise ModelNotFound(
+            say(
+                "The model in {folder} cannot be loaded: {reason}.", folder=folder.path.name, reason=_first_line(error)
+            ),
+            provider="transformers",
+            hint=say("Check that its files are whole and that its architecture is one that transformers knows."),
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+
+
+def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    declared = model.generation_config.eos_token_id
+    tokens = declared if isinstance(declared, list) else [declared]
+    return frozenset(token for token in (*tokens, tokenizer.eos_token_id) if token is not None)
+
+
+def _out_of_memory(model: str) -> OutOfMemory:
+    return OutOfMemory(
+        say("There is not enough memory for {model}.", model=model),
+        provider="transformers",
+        hint=say("Choose a smaller model, or close other programs."),
+    )
