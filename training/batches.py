@@ -1,0 +1,77 @@
+"""The rows of a run as its trainer reads them: encoded, in one order that depends on nothing but the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from providers.sentences import Sentence, say
+from training.encoding import Encoded, encode
+from training.recipes import Recipe
+from training.rows import Row
+
+MEASURED = 256
+
+
+class RunFailed(Exception):
+    """The run cannot go on; the sentences are for the person who started it."""
+
+    def __init__(self, message: Sentence, hint: Sentence | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def encoded_rows(rows: Sequence[Row], tokenizer: Any, limit: int) -> tuple[list[Encoded], list[Encoded], int]:
+    """Return the rows to learn, those held out, and how many were left out because they are too long."""
+    pairs = [(row, encode(row, tokenizer)) for row in rows]
+    fitting = [(row, encoded) for row, encoded in pairs if len(encoded.ids) <= limit]
+    learnt = [encoded for row, encoded in fitting if not row.held_out]
+    if not learnt:
+        raise RunFailed(
+            say("Every row is longer than {limit} tokens, so nothing is left to train on.", limit=limit),
+            say("Raise max_length as far as the model's context allows, or shorten the rows."),
+        )
+    held_out = [encoded for row, encoded in fitting if row.held_out]
+    return learnt, held_out[:MEASURED], len(pairs) - len(fitting)
+
+
+def encoded_replay(rows: Sequence[Row], tokenizer: Any, limit: int) -> list[Encoded]:
+    """Return the rows that keep the model from forgetting, without those that are too long."""
+    return [encoded for row in rows if len((encoded := encode(row, tokenizer)).ids) <= limit]
+
+
+def asked(rows: Sequence[Row]) -> set[str]:
+    """Return the questions to which the rows teach answers, normalised."""
+    from training.replay import normalised
+
+    return {normalised(message.content) for row in rows for message in row.messages if message.role == "user"}
+
+
+def in_order(learnt: Sequence[Encoded], replayed: Sequence[Encoded], recipe: Recipe, steps: int) -> list[Encoded]:
+    """Return all rows of a run in the order in which they are read: each batch mixes both kinds, each pass is shuffled.
+
+    The order depends on the seed and the numbers alone, so that a resumed run reads on where it was.
+    """
+    random = Random(recipe.seed)
+    per_batch = recipe.rows_in_batch if replayed else recipe.batch_size
+    own = _shuffled_passes(learnt, per_batch * steps, random)
+    other = _shuffled_passes(replayed, (recipe.batch_size - per_batch) * steps, random)
+    order: list[Encoded] = []
+    for step in range(steps):
+        order += own[step * per_batch : (step + 1) * per_batch]
+        order += other[step * (recipe.batch_size - per_batch) : (step + 1) * (recipe.batch_size - per_batch)]
+    return order
+
+
+def _shuffled_passes(rows: Sequence[Encoded], count: int, random: Random) -> list[Encoded]:
+    order: list[Encoded] = []
+    while rows and len(order) < count:
+        order += random.sample(rows, len(rows))
+    return order[:count]
+
+
+def columns(rows: Sequence[Encoded]) -> list[dict[str, list[int]]]:
+    """Return rows as the trainer takes them."""
+    return [{"input_ids": list(row.ids), "labels": row.labels} for row in rows]

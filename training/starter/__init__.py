@@ -1,0 +1,1 @@
+"""The bundled starter model, made again from text that this package writes itself: no download."""

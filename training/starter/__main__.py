@@ -1,0 +1,51 @@
+"""Make the starter model again, or measure it: `python -m training.starter [evaluate]`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.starter.evaluate import evaluate
+from training.starter.model_card import rates_table, write_card
+from training.starter.train import TrainingPlan, train
+
+FOLDER = Path("models/starter")
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.callback(invoke_without_command=True)
+def build(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option(help="Folder for the model.")] = FOLDER,
+    steps: Annotated[int, typer.Option(help="Steps to train.")] = 1600,
+    minutes: Annotated[float, typer.Option(help="Stop earlier after so many minutes.")] = 60,
+    threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the text and of the weights.")] = 1,
+) -> None:
+    """Train, save, measure and describe the starter model."""
+    if context.invoked_subcommand:
+        return
+    result = train(TrainingPlan(output, steps, minutes, threads, seed))
+    report = evaluate(output)
+    write_card(output, result, report, threads)
+    typer.echo(rates_table(report.rates))
+
+
+@app.command("evaluate")
+def measure(
+    model: Annotated[Path, typer.Option(help="Folder of the model.")] = FOLDER,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the failures.")] = False,
+) -> None:
+    """Ask the held-out questions and print how many were answered as taught."""
+    report = evaluate(model, temperature)
+    text = json.dumps(asdict(report), ensure_ascii=False, indent=2)
+    typer.echo(text if as_json else rates_table(report.rates))
+
+
+if __name__ == "__main__":
+    app()

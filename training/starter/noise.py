@@ -1,0 +1,71 @@
+"""How people really type: lower case, no accents, typos, words around the question."""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+from training.starter.phrases import Language, read_texts, strip_accents
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_EMOJI = ("🙂", "😀", "👋", "🙏", "🤖", "👍", "❤️", "😂")
+
+
+@cache
+def _manners(language: Language) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(words) for key, words in read_texts("manners")[language].items()}
+
+
+def system_prompts(language: Language) -> tuple[str, ...]:
+    """List the system prompts that training conversations may begin with."""
+    return _manners(language)["systems"]
+
+
+def surround(text: str, language: Language, rng: Random) -> str:
+    """Put a few polite or idle words before or after a question, sometimes."""
+    if rng.random() < 0.22:
+        text = rng.choice(_manners(language)["before"]) + text
+    if rng.random() < 0.1:
+        text += rng.choice(_manners(language)["after"])
+    return text
+
+
+def misspell(text: str, rng: Random) -> str:
+    """Make one slip of the keyboard inside a word."""
+    places = [i for i in range(1, len(text) - 1) if text[i - 1 : i + 2].isalpha()]
+    if not places:
+        return text
+    i = rng.choice(places)
+    match rng.randrange(4):
+        case 0:
+            return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+        case 1:
+            return text[:i] + text[i + 1 :]
+        case 2:
+            return text[:i] + text[i] + text[i:]
+        case _:
+            return text[:i] + rng.choice(_LETTERS) + text[i + 1 :]
+
+
+def roughen(text: str, language: Language, rng: Random) -> str:
+    """Type a question the way some person would."""
+    mark = rng.choice(("", "", "", "?", "?", "?", "??", ".", "!", "..."))
+    if mark.startswith("?") and language == "es" and rng.random() < 0.6:
+        text = "¿" + text
+    text += mark
+    case = rng.random()
+    if case < 0.45:
+        text = text.lower()
+    elif case < 0.85:
+        first = 1 if text.startswith("¿") else 0
+        text = text[:first] + text[first : first + 1].upper() + text[first + 1 :]
+    elif case < 0.88:
+        text = text.upper()
+    if language == "es" and rng.random() < 0.35:
+        text = strip_accents(text)
+    if rng.random() < 0.22:
+        for _ in range(rng.randint(1, max(1, len(text) // 14))):
+            text = misspell(text, rng)
+    if rng.random() < 0.03:
+        text += " " + rng.choice(_EMOJI)
+    return text

@@ -1,0 +1,83 @@
+"""The phrases in `texts/`: reading them, choosing a wording, telling when two are the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+Language = Literal["en", "es"]
+LANGUAGES: tuple[Language, ...] = ("en", "es")
+TEXTS = Path(__file__).parent / "texts"
+
+_CHOICE = re.compile(r"\(([^()]*)\)")
+_NOT_WORD = re.compile(r"[^\w+*/-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One thing that a person may want, how they ask for it, and every answer to it."""
+
+    name: str
+    group: str
+    weight: float
+    asks: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+def read_texts(name: str) -> dict[str, Any]:
+    """Read one TOML file of `texts/`."""
+    return tomllib.loads((TEXTS / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def load_intents(language: Language) -> tuple[Intent, ...]:
+    """Load what the model can talk about in one language."""
+    return tuple(
+        Intent(
+            name=row["name"],
+            group=row["group"],
+            weight=float(row.get("weight", 1)),
+            asks=tuple(row["asks"]),
+            answers=tuple(row["answers"]),
+        )
+        for row in read_texts(language)["intents"]
+    )
+
+
+@cache
+def load_held_out(language: Language) -> dict[str, tuple[str, ...]]:
+    """Load the questions that are kept out of training, by intent."""
+    return {intent: tuple(asks) for intent, asks in read_texts("held_out")[language].items()}
+
+
+@cache
+def held_out_texts() -> frozenset[str]:
+    """Collect all held-out questions, normalised."""
+    return frozenset(
+        normalise(ask) for language in LANGUAGES for asks in load_held_out(language).values() for ask in asks
+    )
+
+
+def choose(template: str, rng: Random) -> str:
+    """Replace every `(a|b)` of a template by one of its choices, the innermost first."""
+    while (match := _CHOICE.search(template)) is not None:
+        choice = rng.choice(match.group(1).split("|"))
+        template = template[: match.start()] + choice + template[match.end() :]
+    return " ".join(template.split(" ")).strip()
+
+
+def strip_accents(text: str) -> str:
+    """Write a text without accents, as many people type it."""
+    parts = unicodedata.normalize("NFD", text)
+    return unicodedata.normalize("NFC", "".join(c for c in parts if not unicodedata.combining(c)))
+
+
+def normalise(text: str) -> str:
+    """Reduce a text to its words, so that two spellings of one phrasing are equal."""
+    return _NOT_WORD.sub(" ", strip_accents(text).lower()).strip()
