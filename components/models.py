@@ -1,0 +1,240 @@
+"""The model picker in the header with its state, and the Models tab."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from components.errors import error_sentence
+from components.parameters import ParametersTab, for_capabilities
+from components.texts import in_language, language_of, t, text
+from core.errors import RequestRefused
+from core.models import Models, ModelState
+from core.parameters import PARAMETERS
+from providers.errors import ProviderError
+from providers.types import ModelInfo
+
+POLL_SECONDS = 0.3
+COLUMNS = ("model", "source", "size", "context", "state")
+
+
+@dataclass(frozen=True)
+class ModelPicker:
+    """The choice, which the next question goes to; the last one that worked; and how the model stands."""
+
+    choice: gr.Dropdown
+    chosen: gr.State
+    state: gr.Markdown
+
+
+@dataclass(frozen=True)
+class ModelsTab:
+    """What is here, what is loaded, and a field for what is not listed."""
+
+    table: gr.Dataframe
+    other: gr.Textbox
+    refresh: gr.Button
+
+
+def build_picker(models: Models) -> ModelPicker:
+    """Lay out the picker and its state line."""
+    default = models.full_id("")
+    with gr.Row(elem_id="picker-row"):
+        choice = gr.Dropdown(
+            [(_label(default), default)],
+            value=default,
+            label=t("picker_label"),
+            show_label=False,
+            container=False,
+            allow_custom_value=True,
+            elem_id="model",
+            min_width=180,
+            scale=0,
+        )
+        state = gr.Markdown(elem_id="model-state")
+    return ModelPicker(choice=choice, chosen=gr.State(default), state=state)
+
+
+def build() -> ModelsTab:
+    """Lay out the tab."""
+    gr.Markdown(t("models_instructions"))
+    table = gr.Dataframe(
+        headers=[t(f"models_{column}") for column in COLUMNS],
+        interactive=False,
+        elem_id="models-table",
+        label=t("models_table"),
+        buttons=[],
+        wrap=True,
+    )
+    refresh = gr.Button(t("models_refresh"), elem_id="refresh-models")
+    other = gr.Textbox(
+        label=t("models_other_label"),
+        info=t("models_other_help"),
+        elem_id="other-model",
+        placeholder="HuggingFaceTB/SmolLM2-135M-Instruct",
+        submit_btn=t("models_use"),
+    )
+    return ModelsTab(table=table, other=other, refresh=refresh)
+
+
+def wire(ui: ModelsTab, picker: ModelPicker, parameters: ParametersTab, models: Models, demo: gr.Blocks) -> None:
+    """Choosing anywhere loads the model, shows how far it is, and greys out what it does not take."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    lists = [ui.table, picker.choice]
+    actions = ModelActions(models)
+    choose_on([picker.choice.input], picker.choice, ui, picker, parameters, models)
+    choose_on([ui.other.submit], ui.other, ui, picker, parameters, models)
+    ui.table.select(
+        actions.choose_row,
+        picker.chosen,
+        _changed_by_choice(picker, parameters),
+        concurrency_limit=None,
+        **quiet,
+    ).then(actions.list_rows, picker.choice, lists, **quiet)
+    ui.refresh.click(actions.list_rows, picker.choice, lists, **quiet)
+    demo.load(actions.list_rows, picker.choice, lists, **quiet)
+    demo.load(actions.follow, picker.choice, picker.state, concurrency_limit=None, **quiet).then(
+        actions.list_rows, picker.choice, lists, **quiet
+    )
+
+
+def choose_on(
+    triggers: list[Any],
+    wanted: gr.components.Component,
+    ui: ModelsTab,
+    picker: ModelPicker,
+    parameters: ParametersTab,
+    models: Models,
+) -> Any:
+    """Choose the model that `wanted` names on any of these events; return the event that follows."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    actions = ModelActions(models)
+    return gr.on(
+        triggers,
+        actions.choose,
+        [wanted, picker.chosen],
+        _changed_by_choice(picker, parameters),
+        concurrency_limit=None,
+        trigger_mode="always_last",
+        **quiet,
+    ).then(actions.list_rows, picker.choice, [ui.table, picker.choice], **quiet)
+
+
+def _changed_by_choice(picker: ModelPicker, parameters: ParametersTab) -> list[Any]:
+    return [picker.choice, picker.chosen, picker.state, *parameters.values]
+
+
+@dataclass(frozen=True)
+class ModelActions:
+    """What the picker and the Models tab do."""
+
+    models: Models
+
+    async def choose(self, model_id: str, before: str, request: gr.Request) -> AsyncGenerator[list[Any], None]:
+        """Load `model_id` and tell how far it is; on an error go back to the model that was chosen before."""
+        language = language_of(request)
+        same = [gr.skip()] * len(PARAMETERS)
+        full_id = self.models.full_id(model_id or before)
+        load = asyncio.ensure_future(self.models.load(full_id))
+        done: set[Any] = set()
+        while not done:
+            yield [_selected(full_id), gr.skip(), state_line(self.models.state(full_id), language), *same]
+            done, _ = await asyncio.wait({load}, timeout=POLL_SECONDS)
+        try:
+            info = load.result()
+        except (ProviderError, RequestRefused) as error:
+            gr.Warning(error_sentence(error, language))
+            yield [_selected(before), before, state_line(self.models.state(before), language), *same]
+            return
+        known = self.models.capabilities(before) == info.capabilities
+        yield [
+            _selected(full_id),
+            full_id,
+            state_line(self.models.state(full_id), language),
+            *(same if known else for_capabilities(info.capabilities)),
+        ]
+
+    async def choose_row(
+        self, before: str, request: gr.Request, event: gr.SelectData
+    ) -> AsyncGenerator[list[Any], None]:
+        """Load the model of the row that was clicked."""
+        async for update in self.choose(event.row_value[0], before, request):
+            yield update
+
+    async def follow(self, model_id: str, request: gr.Request) -> AsyncGenerator[str, None]:
+        """Bring the chosen model into memory, where it is not, and tell how it stands until it is or has failed."""
+        language = language_of(request)
+        load = asyncio.ensure_future(self.models.load(model_id))
+        while not load.done():
+            yield state_line(self.models.state(model_id), language)
+            await asyncio.wait({load}, timeout=POLL_SECONDS)
+        with contextlib.suppress(ProviderError, RequestRefused):
+            load.result()
+        yield state_line(self.models.state(model_id), language)
+
+    async def list_rows(self, current: str, request: gr.Request) -> tuple[Any, Any]:
+        """Return the table's rows and the picker's choices."""
+        language = language_of(request)
+        rows = await self.models.list()
+        ids = [self.models.full_id(f"{row.provider}/{row.name}") for row in rows]
+        choices = list(dict.fromkeys([*ids, current]))
+        return (
+            gr.update(
+                headers=[text(f"models_{column}", language) for column in COLUMNS],
+                value=[_row(self.models, model_id, row, language) for model_id, row in zip(ids, rows, strict=True)],
+            ),
+            gr.update(choices=[(_label(model_id), model_id) for model_id in choices]),
+        )
+
+
+def state_line(state: ModelState, language: str) -> str:
+    """Say in a line whether the model is in memory, with its size, or how long it has been loading."""
+    if state.loaded:
+        loaded = state.loaded
+        return text(
+            "state_ready",
+            language,
+            device=loaded.device,
+            precision=loaded.precision,
+            size=size_text(loaded.memory_bytes),
+        )
+    if state.error:
+        return text("state_failed", language, reason=in_language(state.error.message, language))
+    if state.loading_since:
+        return text("state_loading", language, seconds=f"{time.monotonic() - state.loading_since:.0f}")
+    return text("state_waiting", language)
+
+
+def size_text(size_bytes: int | None) -> str:
+    """Return a size as people read it, in decimal units."""
+    if size_bytes is None:
+        return "–"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes / 1e3:.0f} kB"
+
+
+def _row(models: Models, model_id: str, row: ModelInfo, language: str) -> list[str]:
+    loaded = models.state(model_id).loaded
+    return [
+        model_id,
+        text(f"source_{row.source}", language),
+        size_text(row.size_bytes),
+        f"{row.context_length:,}" if row.context_length else "–",
+        text("models_in_memory", language, size=size_text(loaded.memory_bytes)) if loaded else "–",
+    ]
+
+
+def _label(model_id: str) -> str:
+    return model_id.removeprefix("transformers/")
+
+
+def _selected(model_id: str) -> Any:
+    return gr.update(value=model_id)

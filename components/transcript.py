@@ -1,0 +1,107 @@
+"""Between the Chatbot's entries and the conversation: the page shows more than what the model said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from components.texts import in_language, text
+from core.chat import Answer
+from providers.types import Message, Notice
+
+Entry = dict[str, Any]
+
+REMARK = "remark"
+TURN = "turn-"
+THUMBS = {"up": "Like", "down": "Dislike"}
+FIGURES_MARK = "✓"
+WARNING_MARK = "⚠"
+
+
+def user_entry(message: str) -> Entry:
+    """Return the entry of a person's message."""
+    return {"role": "user", "content": _blocks(message)}
+
+
+def answer_entry(answer: str, turn_id: str = "") -> Entry:
+    """Return the entry of an answer. As text blocks, because Gradio eats the indentation of plain strings."""
+    named = {"metadata": {"id": f"{TURN}{turn_id}"}} if turn_id else {}
+    return {"role": "assistant", "content": _blocks(answer), **named}
+
+
+def turn_id_of(entry: Entry) -> str:
+    """Return the id of the turn whose answer an entry is; empty for all others."""
+    entry_id = str((entry.get("metadata") or {}).get("id") or "")
+    return entry_id.removeprefix(TURN) if entry_id.startswith(TURN) else ""
+
+
+def shown_ratings(entries: Sequence[Entry], ratings: Mapping[str, str]) -> list[str | None]:
+    """Return which thumb is pressed under each entry that is not the person's, from the ratings by turn id."""
+    return [THUMBS.get(ratings.get(turn_id_of(entry), "")) for entry in entries if entry["role"] == "assistant"]
+
+
+def reasoning_entry(reasoning: str, language: str) -> Entry:
+    """Return the folded entry of the model's thinking."""
+    return {
+        "role": "assistant",
+        "content": _blocks(reasoning),
+        "metadata": {"title": text("answer_reasoning", language), "status": "done"},
+    }
+
+
+def figures_entry(answer: Answer, language: str) -> Entry:
+    """Return the line under an answer: tokens, tokens/s, time to first token, and the notices."""
+    line = text(
+        "answer_figures",
+        language,
+        tokens=answer.usage.completion_tokens,
+        speed=f"{answer.timings.tokens_per_second:.1f}",
+        first=f"{answer.timings.first_token_ms / 1000:.2f}",
+    )
+    if answer.finish_reason == "length":
+        line += " · " + text("answer_cut", language)
+    return remark_entry("\n".join((f"{FIGURES_MARK} {line}", *notice_lines(answer.notices, language))))
+
+
+def remark_entry(remark: str) -> Entry:
+    """Return an entry that the page says, not the model: figures, an error, or that the answer was stopped."""
+    return {"role": "assistant", "content": _blocks(remark), "metadata": {"id": REMARK}}
+
+
+def warning_entry(warning: str) -> Entry:
+    """Return a remark that something did not go as asked."""
+    return remark_entry(f"{WARNING_MARK} {warning}")
+
+
+def notice_lines(notices: Iterable[Notice], language: str) -> list[str]:
+    """Return the notices as lines of a Markdown list."""
+    return [f"- {in_language(notice.sentence, language)}" for notice in notices]
+
+
+def conversation(entries: Sequence[Entry]) -> tuple[Message, ...]:
+    """Return what the person and the model said, without what the page said about it."""
+    said = [entry for entry in entries if not _is_remark(entry)]
+    return tuple(Message(entry["role"], entry_text(entry)) for entry in said if entry_text(entry))
+
+
+def entry_text(entry: Entry) -> str:
+    """Return the text of an entry, whichever form Gradio gave it."""
+    content = entry["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(block["text"] for block in content if block.get("type") == "text")
+
+
+def up_to_last_question(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries up to and with the person's last message."""
+    last = max((index for index, entry in enumerate(entries) if entry["role"] == "user"), default=-1)
+    return list(entries[: last + 1])
+
+
+def _blocks(content: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": content}]
+
+
+def _is_remark(entry: Entry) -> bool:
+    metadata = entry.get("metadata") or {}
+    return metadata.get("id") == REMARK or bool(metadata.get("title"))
