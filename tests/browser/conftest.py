@@ -1,0 +1,146 @@
+"""A real Chromium, and the page as a person uses it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+# Gradio 6.31 loses an event that begins while the stream of the one before it closes; a person takes longer than this.
+PAUSE_MS = 400
+PATIENCE_MS = 60_000  # An answer at temperature 0.7 may be long, and the machine busy.
+
+
+@dataclass(frozen=True)
+class ChatPage:
+    """What a person does on the page, and what they see."""
+
+    page: Page
+
+    @property
+    def answers(self) -> Locator:
+        """What the model said, without what the page said about it."""
+        return self.page.locator("#chat [data-testid=bot]:not([aria-label*=': ✓ ']):not([aria-label*=': ⚠ '])")
+
+    @property
+    def questions(self) -> Locator:
+        return self.page.locator("#chat [data-testid=user]")
+
+    @property
+    def figures(self) -> Locator:
+        return self.page.locator("#chat [aria-label*=': ✓ ']")
+
+    @property
+    def warnings(self) -> Locator:
+        return self.page.locator("#chat [aria-label*=': ⚠ ']")
+
+    @property
+    def message(self) -> Locator:
+        return self.page.locator("#message textarea")
+
+    @property
+    def stop(self) -> Locator:
+        return self.page.locator("#message button.stop-button")
+
+    def send(self, message: str) -> None:
+        self.page.wait_for_timeout(PAUSE_MS)
+        self.message.fill(message)
+        self.message.press("Enter")
+
+    def ask(self, message: str) -> str:
+        """Send a message and return the whole answer."""
+        answered = self.figures.count()
+        self.send(message)
+        expect(self.figures).to_have_count(answered + 1)
+        return self.answers.last.inner_text()
+
+    def press(self, button: str, number: int = 0) -> None:
+        """Press one of the conversation's buttons: Copy message, Edit, Submit, Retry, Undo or Clear."""
+        self.page.wait_for_timeout(PAUSE_MS)
+        self.page.locator(f"#chat button[aria-label='{button}']").nth(number).click()
+
+    def reload(self) -> None:
+        """Load the page again and wait until it has brought everything back."""
+        self.page.reload()
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        expect(self.page.locator("#model-state")).to_contain_text(re.compile("Ready|Listo"))
+        expect(self.page.locator("#parameters-in-force")).not_to_be_empty()
+
+    def open_tab(self, tab: str) -> None:
+        self.page.click(f"#tab-{tab}-button")
+
+    def choose_model(self, name: str) -> None:
+        """Choose a model in the header and wait until it is loaded."""
+        field = self.page.locator("#model input")
+        field.fill(name)
+        self.page.get_by_role("option", name=name, exact=True).click()
+        expect(field).to_have_value(name)
+        expect(self.page.locator("#model-state")).to_contain_text(re.compile("Ready|Listo"))
+
+    def set_number(self, elem_id: str, value: float) -> None:
+        """Type a value into a number field or into a slider's field."""
+        field = self.page.locator(f"#{elem_id} input[type=number]")
+        field.fill(f"{value:g}")
+        field.press("Tab")
+
+
+OpenPage = Callable[..., ChatPage]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, app_url: str) -> Iterator[OpenPage]:
+    """Open pages, each in a browser of its own; a script error or a failed request on one fails the test."""
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
+
+    def open_one(*, width: int = 1280, height: int = 800, locale: str = "en-US", dark: bool = False) -> ChatPage:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            locale=locale,
+            color_scheme="dark" if dark else "light",
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("response", lambda response: problems.append(response.url) if response.status >= 500 else None)
+        page.goto(app_url)
+        chat = ChatPage(page)
+        chat.wait_until_ready()
+        return chat
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def chat_page(open_page: OpenPage) -> ChatPage:
+    """The page in English on a desktop, with the bundled model."""
+    return open_page()

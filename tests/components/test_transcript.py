@@ -1,0 +1,57 @@
+"""Between the page's entries and the conversation: which turn an entry is, and which thumb is pressed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from components.transcript import (
+    answer_entry,
+    conversation,
+    reasoning_entry,
+    shown_ratings,
+    turn_id_of,
+    up_to_last_question,
+    user_entry,
+    warning_entry,
+)
+from providers.types import Message
+
+ENTRIES = [
+    user_entry("Hi"),
+    reasoning_entry("Hm.", "en"),
+    answer_entry("Hello", "t1"),
+    warning_entry("It was cut."),
+    user_entry("Who are you?"),
+    answer_entry("A model", "t2"),
+    answer_entry("Written before turns were kept"),
+]
+
+
+def test_an_answer_knows_its_turn() -> None:
+    assert [turn_id_of(entry) for entry in ENTRIES] == ["", "", "t1", "", "", "t2", ""]
+    assert turn_id_of(answer_entry("x", "turn-1")) == "turn-1"
+
+
+@pytest.mark.parametrize(
+    "entry", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"id": None}}, {"metadata": {"id": 5}}]
+)
+def test_an_entry_from_elsewhere_has_no_turn(entry: dict[str, Any]) -> None:
+    assert turn_id_of(entry) == ""
+
+
+def test_a_thumb_is_shown_for_each_entry_that_is_not_the_persons() -> None:
+    assert shown_ratings(ENTRIES, {"t1": "up", "t2": "down", "t3": "up"}) == [None, "Like", None, "Dislike", None]
+    assert shown_ratings(ENTRIES, {}) == [None] * 5
+    assert shown_ratings([], {"t1": "up"}) == []
+
+
+def test_a_turns_id_changes_nothing_in_the_conversation() -> None:
+    assert conversation(ENTRIES[:6]) == (
+        Message("user", "Hi"),
+        Message("assistant", "Hello"),
+        Message("user", "Who are you?"),
+        Message("assistant", "A model"),
+    )
+    assert up_to_last_question(ENTRIES) == ENTRIES[:5]

@@ -1,0 +1,116 @@
+"""Random models of a few kilobytes, made on the spot: they write nonsense, quickly and reproducibly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LAYERS = 2
+SLOW_LAYERS = 24
+
+
+def make_chat_model(folder: Path, seed: int = 0, context_length: int = 2048) -> Path:
+    """Save a Llama of 0.1 million weights whose tokens are single bytes, with a chat template."""
+    return _make_llama(folder, seed, num_hidden_layers=LAYERS, max_position_embeddings=context_length)
+
+
+def make_slow_model(folder: Path) -> Path:
+    """Save a deep Llama: it reads a prompt of 6,000 bytes for seconds and never ends an answer by itself."""
+    return _make_llama(
+        folder, 0, ends=False, num_hidden_layers=SLOW_LAYERS, max_position_embeddings=16_384, hidden_size=128
+    )
+
+
+def make_plain_model(folder: Path, dialogue: bool = False) -> Path:
+    """Save a GPT-2 without a chat template; `dialogue` marks it as DialoGPT's config.json does."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = _byte_tokenizer()
+    tokenizer.chat_template = None
+    torch.manual_seed(0)
+    tasks = {"conversational": {"max_length": 1000}} if dialogue else {"text-generation": {"max_length": 50}}
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=64,
+        n_layer=LAYERS,
+        n_head=1,
+        n_positions=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.3,
+        task_specific_params=tasks,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_adapter(run: Path, base: Path, base_name: str, seed: int = 0) -> Path:
+    """Leave in `run` what a finished run leaves: an adapter that changes every answer of `base`."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    model.save_pretrained(run / "adapter-1")
+    (run / "tuned.json").write_text(json.dumps({"base": base_name, "adapter": "adapter-1", "step": 1}))
+    return run
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    """Write `changes` into the config.json of `folder`."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def _make_llama(folder: Path, seed: int, hidden_size: int = 64, ends: bool = True, **sizes: int) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _byte_tokenizer()
+    if not ends:
+        tokenizer.eos_token = None
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden_size,
+            intermediate_size=2 * hidden_size,
+            num_attention_heads=hidden_size // 64,
+            num_key_value_heads=hidden_size // 64,
+            initializer_range=0.3,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **sizes,
+        )
+    )
+    with torch.no_grad():
+        model.lm_head.weight[[*tokenizer.all_special_ids]] = 0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _byte_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<pad>", "<|im_start|>", "<|im_end|>"])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<|im_start|>", eos_token="<|im_end|>"
+    )
+    fast.chat_template = TEMPLATE
+    return fast
