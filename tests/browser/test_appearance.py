@@ -8,9 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ChatPage, OpenPage
-
-TABS = ("chat", "parameters", "models", "feedback", "finetune")
+from tests.browser.conftest import TABS, ChatPage, OpenPage
 
 
 def test_a_spanish_browser_gets_spanish(open_page: OpenPage) -> None:
