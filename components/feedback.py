@@ -159,10 +159,16 @@ def wire(ui: FeedbackTab, area: gr.Tab, feedback: FeedbackStore, models: Models)
     actions = FeedbackActions(feedback, models)
     filters, listing = [ui.kind, ui.words], [ui.table, ui.ids, ui.count]
     opened = [ui.selected, ui.editor, ui.conversation, ui.rating, ui.correction, ui.comment, ui.confirm]
+    # Without `always_last` Gradio drops what the person does while the list before it is still coming.
     gr.on(
-        [area.select, ui.kind.change, ui.words.submit, ui.refresh.click], actions.list_rows, filters, listing, **quiet
+        [area.select, ui.kind.change, ui.words.submit, ui.refresh.click],
+        actions.list_rows,
+        filters,
+        listing,
+        trigger_mode="always_last",
+        **quiet,
     )
-    ui.table.select(actions.open, [ui.ids], opened, **quiet)
+    ui.table.select(actions.open, [ui.ids], opened, trigger_mode="always_last", **quiet)
     ui.save.click(actions.save, [ui.selected, ui.rating, ui.correction, ui.comment], opened, **quiet).then(
         actions.list_rows, filters, listing, **quiet
     )

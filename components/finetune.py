@@ -162,14 +162,16 @@ def wire(
     """Everything is read again when the tab is opened; while a run is active it is looked at each second."""
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
     slow = quiet | {"show_progress": "minimal"}
+    last = quiet | {"trigger_mode": "always_last"}
     actions = FinetuneActions(workshop, models)
     data, settings, runs = ui.data, ui.settings, ui.runs
-    look: dict[str, Any] = {"fn": actions.look, "inputs": runs.run, "outputs": runs.shown, **quiet}
+    look: dict[str, Any] = {"fn": actions.look, "inputs": runs.run, "outputs": runs.shown, **last}
     view: dict[str, Any] = {
         "fn": actions.view,
         "inputs": [data.dataset, settings.base],
         "outputs": [data.report, data.preview],
-        **slow,
+        **last,
+        "show_progress": "minimal",
     }
     area.select(actions.open, [data.dataset, settings.base, runs.run], [data.dataset, settings.base, runs.run], **quiet)
     gr.on([data.dataset.change, settings.base.change], **view)

@@ -95,6 +95,7 @@ def wire(ui: ModelsTab, picker: ModelPicker, parameters: ParametersTab, models: 
         picker.chosen,
         _changed_by_choice(picker, parameters),
         concurrency_limit=None,
+        trigger_mode="always_last",
         **quiet,
     ).then(actions.list_rows, picker.choice, lists, **quiet)
     ui.refresh.click(actions.list_rows, picker.choice, lists, **quiet)

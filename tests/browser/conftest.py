@@ -84,7 +84,6 @@ class ChatPage:
 
     def open_tab(self, tab: str) -> None:
         """Open a tab, also where the fonts are so wide that it is behind "More tabs"."""
-        self.page.wait_for_timeout(PAUSE_MS)
         shown = self.page.locator("#tabs > .tab-wrapper > [role=tablist] > [role=tab]").count()
         if TABS.index(tab) < shown:
             self.page.click(f"#tab-{tab}-button")
