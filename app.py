@@ -31,7 +31,6 @@ from components.api import PublicApi
 from components.api_workshop import WorkshopApi
 from components.first_script import FirstScript
 from components.protection import Protection, refuse_wrong_fields
-from components.stream_end import StreamEnd
 from core.chat import Chat
 from core.database import Database
 from core.errors import RequestRefused
@@ -69,7 +68,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(CORSMiddleware, allow_origins=[])
     app.add_middleware(FirstScript, script=layout.FIRST_SCRIPT)
     app.add_middleware(Protection)
-    app.add_middleware(StreamEnd)
     demo = build_page(models, Chat(models, database), workshop)
     demo.max_threads = MAX_THREADS
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=None)

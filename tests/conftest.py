@@ -164,7 +164,9 @@ def engine() -> Iterator[EngineWatch]:
 @contextlib.contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """Run the application on a free loopback port, in a thread."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # Named as TCP, or asyncio leaves Nagle's delay on: 40 ms in which Gradio's page loses the next event.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
         # Not even errors are logged: in Python 3.11, formatting a traceback while pytest formats one breaks both.
         config = uvicorn.Config(create_app(settings), log_level="critical", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
@@ -198,7 +200,9 @@ def serving_in_child(port: int, **environment: str) -> Iterator[subprocess.Popen
 
 def free_port() -> int:
     """Return a port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # Named as TCP, or asyncio leaves Nagle's delay on: 40 ms in which Gradio's page loses the next event.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 

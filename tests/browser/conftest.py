@@ -19,8 +19,6 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
-# Gradio 6.31 loses an event that begins while the stream of the one before it closes; a person takes longer than this.
-PAUSE_MS = 400
 TABS = ("chat", "parameters", "models", "feedback", "finetune")
 PATIENCE_MS = 60_000  # An answer at temperature 0.7 may be long, and the machine busy.
 
@@ -57,7 +55,6 @@ class ChatPage:
         return self.page.locator("#message button.stop-button")
 
     def send(self, message: str) -> None:
-        self.page.wait_for_timeout(PAUSE_MS)
         self.message.fill(message)
         self.message.press("Enter")
 
@@ -70,7 +67,6 @@ class ChatPage:
 
     def press(self, button: str, number: int = 0) -> None:
         """Press one of the conversation's buttons: Copy message, Edit, Submit, Retry, Undo or Clear."""
-        self.page.wait_for_timeout(PAUSE_MS)
         self.page.locator(f"#chat button[aria-label='{button}']").nth(number).click()
 
     def reload(self) -> None:
