@@ -294,7 +294,7 @@ async def test_an_unreadable_folder_is_refused(tmp_path: Path, provider: Transfo
 
 async def test_a_folder_is_found_by_its_path_and_answers(tmp_path: Path, provider: TransformersProvider) -> None:
     folder = make_chat_model(tmp_path / "elsewhere")
-    request = ChatRequest(str(folder), (Message("user", "hi"),), Parameters(max_tokens=40))
+    request = ChatRequest(str(folder), (Message("user", "hi"),), Parameters(max_tokens=40, temperature=0))
     events = [event async for event in provider.stream(request)]
 
     assert (await provider.find_model(str(folder))).source == "folder"
