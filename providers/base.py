@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import ClassVar
 
 from providers.errors import Rejected
 from providers.local_folders import ModelFolder
@@ -16,6 +15,7 @@ from providers.types import (
     LoadOptions,
     Message,
     ModelInfo,
+    Progress,
     ProviderInfo,
     ProviderSettings,
     StreamEvent,
@@ -25,7 +25,7 @@ from providers.types import (
 class Provider(ABC):
     """A source of answers. Every method raises only errors of `providers.errors`."""
 
-    info: ClassVar[ProviderInfo]
+    info: ProviderInfo
 
     @abstractmethod
     def __init__(self, settings: ProviderSettings, others: Callable[[str], Provider]) -> None:
@@ -54,6 +54,18 @@ class Provider(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Free what is held."""
+
+    async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        """Return the embedding of each text. Raises Rejected where the model has none."""
+        raise Rejected(
+            say("{model} gives no embeddings.", model=model[:100]),
+            provider=self.info.key,
+            hint=say("Choose a model for embeddings, of Ollama, OpenAI, Gemini or Hugging Face."),
+        )
+
+    def download(self, model: str) -> AsyncGenerator[Progress, None] | None:
+        """Fetch a model that the service does not have yet, telling how far it is; `None` where that cannot be."""
+        return None
 
     async def training_folder(self, model: str) -> ModelFolder:
         """Return the weights of `model` that can be trained on. Raises Rejected where there are none."""

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from providers.sentences import Sentence
 
 Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "filtered"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture in a message: the bytes of a PNG, JPEG, WebP or GIF, and which of them it is, as in `image/png`."""
+
+    media_type: str
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a conversation, plain text."""
+    """One message of a conversation: plain text, and pictures for models that see."""
 
     role: Role
     content: str
+    images: tuple[Image, ...] = ()
+
+    def to_json(self) -> dict[str, str]:
+        """Return what is kept of a message: its text, without the pictures."""
+        return {"role": self.role, "content": self.content}
 
 
 @dataclass(frozen=True)
@@ -34,26 +48,40 @@ class Parameters:
     frequency_penalty: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    json_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class ChatRequest:
     """What a provider is asked: `model` is the name within the provider, without its prefix.
 
-    `adapter` is a folder with LoRA weights for that model, which only this request is answered with.
+    `adapter` is a folder with LoRA weights for that model, which only this request is answered with. `attempts` bounds
+    how often a service on the network is called before the first piece of the answer.
     """
 
     model: str
     messages: tuple[Message, ...]
     parameters: Parameters = field(default_factory=Parameters)
     adapter: Path | None = None
+    attempts: int = 3
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token of the answer with its natural logarithm of probability, and the likeliest ones at its place."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """A piece of the answer: whole Unicode characters, never empty."""
+    """A piece of the answer: whole Unicode characters, never empty; its tokens where logprobs were asked for."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,10 +100,11 @@ class Notice:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens read and written."""
+    """Tokens read and written; `estimated` where the provider did not count them."""
 
     prompt_tokens: int
     completion_tokens: int
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +126,17 @@ class Capabilities:
     system: bool = True
     images: bool = False
     reasoning: bool = False
+    embeddings: bool = False
     exact_token_count: bool = False
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a million tokens cost in US dollars, and the day on which that was so (ISO 8601)."""
+
+    input: float
+    output: float
+    date: str
 
 
 @dataclass(frozen=True)
@@ -112,13 +151,20 @@ class ModelInfo:
     context_length: int | None = None
     size_bytes: int | None = None
     loaded: bool = False
+    price: Price | None = None
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load a local model; `device` is "auto", "cpu", "cuda", "cuda:N" or "mps"."""
+    """How to load a local model; `device` is "auto", "cpu", "cuda", "cuda:N" or "mps".
+
+    The last three are llama.cpp's: `None` is the model's own context, all layers where there is a GPU, and all cores.
+    """
 
     device: str = "auto"
+    context_length: int | None = None
+    gpu_layers: int | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -135,25 +181,81 @@ class LoadedModel:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a download is, in bytes; `total` where it is known. The step is the service's own word for it."""
+
+    step: str
+    done: int
+    total: int | None = None
+
+
+@dataclass(frozen=True)
 class ProviderInfo:
-    """What a person needs to know about a provider before choosing it."""
+    """What a person needs to know about a provider before choosing it.
+
+    `offers` names what some of its models can: "images", "reasoning", "embeddings".
+    """
 
     key: str
     label: str
     local: bool
     docs_url: str
+    needs: str = ""
     key_variable: str | None = None
     base_url_variable: str | None = None
+    base_url: str | None = None
+    offers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A service on the network: the protocol (a key of the catalog), the address, and the key for this address alone.
+
+    `name` is what it is called in model ids. Without `base_url` the vendor's own client knows the address.
+    """
+
+    name: str
+    protocol: str
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    key_variable: str | None = None
+    label: str = ""
+    context_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One model that stands for several, by their ids; `name` is what it is called in model ids."""
+
+    name: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long a service on the network may be silent, in seconds: to connect, to begin, and between two pieces."""
+
+    connect: float = 5.0
+    first_piece: float = 120.0
+    idle: float = 60.0
 
 
 @dataclass(frozen=True)
 class ProviderSettings:
-    """Where a provider finds its things; providers read no environment themselves."""
+    """Where a provider finds its things; providers read no environment themselves.
+
+    `endpoints` are all services on the network, `endpoint` is the one that this provider talks to.
+    """
 
     bundled_dir: Path
     models_dir: Path
     runs_dir: Path
-    hub_token: str | None = None
+    hub_token: str | None = field(default=None, repr=False)
+    endpoints: tuple[Endpoint, ...] = ()
+    endpoint: Endpoint | None = None
+    pools: tuple[Pool, ...] = ()
+    gguf_dirs: tuple[Path, ...] = ()
+    timeouts: Timeouts = field(default_factory=Timeouts)
     load_options: LoadOptions = field(default_factory=LoadOptions)
     resident_models: int = 2
     parallel_answers: int = 4
