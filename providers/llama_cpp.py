@@ -1,0 +1,324 @@
+"""GGUF files through llama.cpp's own server, one process for each model in memory, spoken to over loopback.
+
+A process of its own, because a broken or hostile file can crash llama.cpp, and because ending it gives all memory back.
+The protocol is that of llama.cpp's server (tools/server/README.md of its repository): OpenAI's chat completions, and
+`/apply-template`, `/tokenize` and `/props`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import secrets
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx2
+
+from providers.base import LocalProvider, Provider
+from providers.errors import ModelNotFound, OutOfMemory, ProviderError, UpstreamFailure
+from providers.gguf_files import SUFFIX, GgufFile, gguf_files, is_gguf
+from providers.llama_cpp_api import LlamaCppApi
+from providers.openai import OTHERS, OWN
+from providers.sentences import say
+from providers.types import (
+    Capabilities,
+    ChatRequest,
+    Endpoint,
+    Finished,
+    LoadedModel,
+    LoadOptions,
+    Message,
+    ModelInfo,
+    Notice,
+    ProviderInfo,
+    ProviderSettings,
+    StreamEvent,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_CONTEXT = 8192
+CPU_BATCH = 256  # llama.cpp looks for a Stop between batches of the prompt; a larger one is no faster on a processor.
+LOAD_SECONDS = 600.0
+CRASH_SECONDS = 0.5
+LAST_LINES = 200
+LOGGED_ERROR = re.compile(r"[\d.]+ E \S+ +\S+ (.*)")
+NO_MEMORY = re.compile(r"out of memory|(unable|failed) to allocate|bad_alloc|MemoryError", re.I)
+ALIAS = "model"
+CAPABILITIES = Capabilities(parameters=OWN | frozenset(OTHERS), reasoning=True, exact_token_count=True)
+
+
+@dataclass
+class Engine:
+    """A model in memory: its process, and the client that asks it."""
+
+    process: asyncio.subprocess.Process
+    api: LlamaCppApi
+    http: httpx2.AsyncClient
+    info: LoadedModel
+
+    @property
+    def lives(self) -> bool:
+        """Whether its process still runs."""
+        return self.process.returncode is None
+
+    async def has_ended(self) -> bool:
+        """Say whether its process has ended, which is known a moment after its connections broke."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.process.wait(), CRASH_SECONDS)
+        return not self.lives
+
+    async def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Count the prompt's tokens, chat template included."""
+        return await self.api.count_tokens(messages, ALIAS)
+
+    async def aclose(self) -> None:
+        """End the process, which gives its memory back."""
+        await self.api.aclose()
+        await self.http.aclose()
+        if self.lives:
+            self.process.kill()
+        await self.process.wait()
+
+
+class LlamaCppProvider(LocalProvider):
+    """Answers from GGUF files where they lie: in the models' folders, and in the stores of Ollama and LM Studio."""
+
+    info = ProviderInfo(
+        key="llama_cpp",
+        label="llama.cpp",
+        local=True,
+        docs_url="https://github.com/ggml-org/llama.cpp",
+        needs="a GGUF file",
+        offers=frozenset({"reasoning"}),
+    )
+
+    def __init__(self, settings: ProviderSettings, others: Callable[[str], Provider] | None = None) -> None:
+        self._settings = settings
+        self._resident: dict[str, Engine] = {}
+        self._loading: dict[str, asyncio.Task[Engine]] = {}
+        self._users: Counter[str] = Counter()
+        self._load_turn = asyncio.Lock()
+
+    async def list_models(self) -> list[ModelInfo]:
+        return [self._row(file) for file in (await asyncio.to_thread(self._files)).values()]
+
+    async def find_model(self, model: str) -> ModelInfo:
+        return self._row(await asyncio.to_thread(self._file, model))
+
+    def capabilities(self, model: str) -> Capabilities:
+        return CAPABILITIES
+
+    async def count_tokens(self, messages: Sequence[Message], model: str) -> int:
+        return await (await self._ready(model)).count_tokens(messages)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        with self._in_use(request.model):
+            engine = await self._ready(request.model)
+            limit = engine.info.context_length
+            try:
+                async with aclosing(engine.api.stream(replace(request, model=ALIAS, attempts=1))) as events:
+                    async for event in events:
+                        if isinstance(event, Finished) and event.reason == "length":
+                            used = event.usage.prompt_tokens + event.usage.completion_tokens
+                            if used >= limit:
+                                yield Notice(
+                                    say("The answer ended at the model's limit of {limit} tokens.", limit=limit)
+                                )
+                        yield event
+            except UpstreamFailure as error:
+                if await engine.has_ended():
+                    raise self._crashed(request.model) from error
+                raise
+
+    async def load(self, model: str, options: LoadOptions | None = None) -> LoadedModel:
+        return (await self._ready(model, options)).info
+
+    async def unload(self, model: str) -> None:
+        if engine := self._resident.pop(model, None):
+            await engine.aclose()
+
+    def loaded(self) -> list[LoadedModel]:
+        return [engine.info for engine in self._resident.values() if engine.lives]
+
+    async def aclose(self) -> None:
+        for task in self._loading.values():
+            task.cancel()
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+        while self._resident:
+            await self._resident.popitem()[1].aclose()
+
+    async def _ready(self, name: str, options: LoadOptions | None = None) -> Engine:
+        """Return the model in memory, loading it once however many ask; a caller that leaves does not stop the load."""
+        if name in self._resident:
+            engine = self._resident.pop(name)
+            if engine.lives:
+                self._resident[name] = engine
+                return engine
+            await engine.aclose()
+        if name not in self._loading:
+            self._loading[name] = asyncio.create_task(self._load(name, options or self._settings.load_options))
+            self._loading[name].add_done_callback(lambda _: self._loading.pop(name))
+        return await asyncio.shield(self._loading[name])
+
+    async def _load(self, name: str, options: LoadOptions) -> Engine:
+        file = await asyncio.to_thread(self._file, name)
+        async with self._load_turn:
+            await self._make_room()
+            engine = await start_engine(file, options, self._settings)
+            self._resident[name] = engine
+        return engine
+
+    async def _make_room(self) -> None:
+        """Let go of the models used longest ago, but of none that is answering."""
+        idle = [name for name in self._resident if not self._users[name]]
+        surplus = len(self._resident) + 1 - self._settings.resident_models
+        for name in idle[: max(0, surplus)]:
+            await self.unload(name)
+
+    @contextlib.contextmanager
+    def _in_use(self, name: str) -> Iterator[None]:
+        self._users[name] += 1
+        try:
+            yield
+        finally:
+            self._users[name] -= 1
+
+    def _crashed(self, model: str) -> UpstreamFailure:
+        return UpstreamFailure(
+            say("llama.cpp ended while {model} answered.", model=model),
+            provider=self.info.key,
+            hint=say("Ask again: it is loaded anew. If it happens again, the file may be broken."),
+        )
+
+    def _files(self) -> dict[str, GgufFile]:
+        settings = self._settings
+        return gguf_files(settings.bundled_dir, settings.models_dir, settings.gguf_dirs, Path.home())
+
+    def _file(self, name: str) -> GgufFile:
+        if file := self._files().get(name):
+            return file
+        if name.endswith(SUFFIX) and Path(name).expanduser().is_absolute() and is_gguf(Path(name).expanduser()):
+            return GgufFile(name, Path(name).expanduser(), "folder")
+        raise ModelNotFound(
+            say("There is no GGUF file {name}.", name=name[:100] or "''"),
+            provider=self.info.key,
+            hint=say("Choose one of the list, or give its whole path."),
+        )
+
+    def _row(self, file: GgufFile) -> ModelInfo:
+        engine = self._resident.get(file.name)
+        return ModelInfo(
+            name=file.name,
+            provider=self.info.key,
+            local=True,
+            source=file.source,
+            capabilities=CAPABILITIES,
+            context_length=engine.info.context_length if engine else None,
+            size_bytes=file.size_bytes,
+            loaded=engine is not None and engine.lives,
+        )
+
+
+async def start_engine(file: GgufFile, options: LoadOptions, settings: ProviderSettings) -> Engine:
+    """Start a process for a file and wait until it serves. Raises ModelNotFound or OutOfMemory."""
+    start, key = time.perf_counter(), secrets.token_urlsafe(24)
+    wanted = {
+        "path": str(file.path),
+        "key": key,
+        "context_length": options.context_length or DEFAULT_CONTEXT,
+        "parallel": settings.parallel_answers,
+        "gpu_layers": 0 if options.device == "cpu" else -1 if options.gpu_layers is None else options.gpu_layers,
+        "batch": CPU_BATCH if options.device == "cpu" else None,
+        "threads": options.threads or len(os.sched_getaffinity(0)),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "providers.llama_cpp_server",
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    log: deque[str] = deque(maxlen=LAST_LINES)
+    reading = asyncio.create_task(_read_log(process.stderr, log))
+    process.stdin.write(json.dumps(wanted).encode() + b"\n")
+    try:
+        async with asyncio.timeout(LOAD_SECONDS):
+            line = await process.stdout.readline()
+        if not line:
+            await process.wait()
+            await reading
+            raise _not_loaded(file, log)
+        address = json.loads(line)["address"]
+        return await _engine(process, address, key, file, time.perf_counter() - start, settings)
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        raise
+
+
+async def _engine(
+    process: asyncio.subprocess.Process,
+    address: str,
+    key: str,
+    file: GgufFile,
+    seconds: float,
+    settings: ProviderSettings,
+) -> Engine:
+    endpoint = Endpoint("llama_cpp", "openai", f"{address}/v1", key, label="llama.cpp")
+    http = httpx2.AsyncClient(base_url=address, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+    properties = (await http.get("/props")).raise_for_status().json()
+    return Engine(
+        process=process,
+        api=LlamaCppApi(replace(settings, endpoint=endpoint), _no_others),
+        http=http,
+        info=LoadedModel(
+            name=file.name,
+            device="cpu",
+            precision=file.path.stem.rsplit("-", 1)[-1].lower(),
+            memory_bytes=file.size_bytes,
+            context_length=properties["default_generation_settings"]["n_ctx"],
+            load_seconds=seconds,
+        ),
+    )
+
+
+async def _read_log(stream: asyncio.StreamReader, log: deque[str]) -> None:
+    """Keep the newest lines: a pipe that nobody reads would stop the process."""
+    with contextlib.suppress(ValueError):
+        while line := await stream.readline():
+            log.append(line.decode(errors="replace").rstrip())
+
+
+def _no_others(name: str) -> Provider:
+    raise KeyError(name)
+
+
+def _not_loaded(file: GgufFile, log: Sequence[str]) -> ProviderError:
+    errors = [found[1].replace(str(file.path), file.path.name) for line in log if (found := LOGGED_ERROR.match(line))]
+    if any(NO_MEMORY.search(line) for line in log):
+        return OutOfMemory(
+            say("There is not enough memory for {model}.", model=file.name),
+            provider="llama_cpp",
+            hint=say("Choose a smaller model, or close other programs."),
+        )
+    reason = errors[0] if errors else "llama.cpp ended without a reason"
+    return ModelNotFound(
+        say("The file {model} cannot be loaded: {reason}.", model=file.name, reason=reason[:200].rstrip(".")),
+        provider="llama_cpp",
+        hint=say("Check that it is whole and of an architecture that llama.cpp knows; if not, download it again."),
+    )
