@@ -25,7 +25,8 @@ from providers.chat_templates import plain_template
 from providers.errors import ContextTooLong, ModelNotFound, OutOfMemory, ProviderError, UpstreamFailure
 from providers.local_folders import ModelFolder
 from providers.precision import choose_device, choose_precision
-from providers.sampling import logits_processors
+from providers.sampling import LogprobTap, logits_processors
+from providers.schema import SchemaGrammar
 from providers.sentences import say
 from providers.text_stream import TextStream
 from providers.types import (
@@ -38,6 +39,7 @@ from providers.types import (
     Notice,
     StreamEvent,
     TextDelta,
+    TokenLogprob,
     Usage,
 )
 
@@ -71,6 +73,7 @@ class LocalModel:
             pad_token_id=self._tokenizer.pad_token_id or min(self._end_tokens, default=0),
         )
         self._running = threading.local()
+        self._schema_grammar: SchemaGrammar | None = None
         self.adapted: dict[Path, LocalModel] = {}
         _check_before_each_layer(self._model, self._running)
         self.info = LoadedModel(
@@ -116,6 +119,12 @@ class LocalModel:
         )
         return adapted
 
+    @property
+    def _grammar(self) -> SchemaGrammar:
+        if self._schema_grammar is None:
+            self._schema_grammar = SchemaGrammar(self._tokenizer, self._end_tokens)
+        return self._schema_grammar
+
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Count the tokens of the prompt that `answer` would read, chat template included."""
         return int(self._prompt(messages)["input_ids"].shape[1])
@@ -140,14 +149,20 @@ class LocalModel:
             )
         wanted = request.parameters.max_tokens or room
         text = TextStream(self._tokenizer.backend_tokenizer, (*request.parameters.stop, *self._stop))
-        streamer = _Streamer(text, self._end_tokens, emit)
+        tap = None if request.parameters.logprobs is None else LogprobTap(request.parameters.logprobs)
+        streamer = _Streamer(text, self._end_tokens, emit, tap)
+        processors = logits_processors(request.parameters, prompt_length, self._model.device)
+        if request.parameters.json_schema is not None:
+            processors.insert(0, self._grammar.follow(request.parameters.json_schema))
+        if tap:
+            processors.insert(0, tap)
         self._running.cancelled = cancelled
         try:
             with torch.inference_mode():
                 self._model.generate(
                     **prompt,
                     max_new_tokens=min(wanted, room),
-                    logits_processor=logits_processors(request.parameters, prompt_length, self._model.device),
+                    logits_processor=processors,
                     stopping_criteria=StoppingCriteriaList([_StopAtText(text)]),
                     streamer=streamer,
                 )
@@ -163,8 +178,7 @@ class LocalModel:
                 provider="transformers",
                 hint=say("Ask again; if it happens again, the server's log says more."),
             ) from error
-        if rest := text.flush():
-            emit(TextDelta(rest))
+        streamer.flush()
         reason: FinishReason = "stop" if streamer.ended or text.stopped else "length"
         if reason == "length" and room < wanted:
             emit(
@@ -192,10 +206,18 @@ class LocalModel:
 class _Streamer:
     """Receives from `generate` first the prompt, then each token, and emits text."""
 
-    def __init__(self, text: TextStream, end_tokens: frozenset[int], emit: Callable[[StreamEvent], None]) -> None:
+    def __init__(
+        self,
+        text: TextStream,
+        end_tokens: frozenset[int],
+        emit: Callable[[StreamEvent], None],
+        tap: LogprobTap | None,
+    ) -> None:
         self._text = text
         self._end_tokens = end_tokens
         self._emit = emit
+        self._tap = tap
+        self._logprobs: list[TokenLogprob] = []
         self._prompt_seen = False
         self.tokens = 0
         self.ended = False
@@ -207,8 +229,21 @@ class _Streamer:
         token = int(value.reshape(-1)[0])
         self.tokens += 1
         self.ended = token in self._end_tokens
-        if not self.ended and (piece := self._text.push(token)):
-            self._emit(TextDelta(piece))
+        if self.ended:
+            return
+        if self._tap:
+            top = tuple((self._text.decode(each), logprob) for each, logprob in self._tap.top())
+            self._logprobs.append(TokenLogprob(self._text.decode(token), self._tap.of(token), top))
+        self._say(self._text.push(token))
+
+    def flush(self) -> None:
+        """Emit what was held back, once the answer has ended."""
+        self._say(self._text.flush())
+
+    def _say(self, piece: str) -> None:
+        if piece:
+            self._emit(TextDelta(piece, tuple(self._logprobs)))
+            self._logprobs.clear()
 
     def end(self) -> None:
         """Required by `generate`; the end is told by `Finished`."""

@@ -55,6 +55,28 @@ class GumbelNoise(LogitsProcessor):
         return scores - noise
 
 
+class LogprobTap(LogitsProcessor):
+    """Remembers the model's own probabilities of the next token, before anything shapes them."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._logprobs = torch.empty(0)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Look at scores (1, vocabulary) and leave them as they are."""
+        self._logprobs = torch.log_softmax(scores[0].float(), dim=-1)
+        return scores
+
+    def of(self, token: int) -> float:
+        """Return the natural logarithm of the probability of a token at the newest place."""
+        return float(self._logprobs[token])
+
+    def top(self) -> list[tuple[int, float]]:
+        """Return the likeliest tokens at the newest place, likeliest first."""
+        values, tokens = self._logprobs.topk(self._top)
+        return list(zip(tokens.tolist(), values.tolist(), strict=True))
+
+
 def logits_processors(parameters: Parameters, prompt_length: int, device: torch.device) -> LogitsProcessorList:
     """Return the processors that shape one answer; temperature 0 is greedy, none given changes no logits."""
     processors = LogitsProcessorList()

@@ -25,6 +25,10 @@ class TextStream:
             return ""
         return self._release(self._held + piece)
 
+    def decode(self, token: int) -> str:
+        """Return the text of one token alone; a part of a character is told as U+FFFD."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
+
     def flush(self) -> str:
         """Return what was held back, once the answer has ended."""
         text, self._held = self._held, ""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from providers.base import LocalProvider, Provider
 from providers.errors import ModelNotFound, Unreachable
@@ -47,6 +47,8 @@ CAPABILITIES = Capabilities(
             "frequency_penalty",
             "seed",
             "stop",
+            "logprobs",
+            "json_schema",
         }
     ),
     exact_token_count=True,
@@ -56,10 +58,11 @@ CAPABILITIES = Capabilities(
 class TransformersProvider(LocalProvider):
     """Answers from safetensors models: bundled, in a folder, in the Hugging Face cache, or fetched from the Hub."""
 
-    info: ClassVar[ProviderInfo] = ProviderInfo(
+    info = ProviderInfo(
         key="transformers",
         label="Transformers",
         local=True,
+        needs="a folder or a Hugging Face id",
         docs_url="https://huggingface.co/docs/transformers",
     )
 

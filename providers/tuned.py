@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 from providers.base import LocalProvider, Provider
 from providers.errors import ModelNotFound, Rejected
@@ -41,10 +40,11 @@ class Card:
 class TunedProvider(LocalProvider):
     """Answers as `tuned/<run>`, beside its base and on one copy of its weights."""
 
-    info: ClassVar[ProviderInfo] = ProviderInfo(
+    info = ProviderInfo(
         key="tuned",
         label="Tuned here",
         local=True,
+        needs="a run that finished or was stopped",
         docs_url="https://huggingface.co/docs/peft",
     )
 
