@@ -13,19 +13,24 @@ from dataclasses import asdict, dataclass, field
 from core.context import fit_context
 from core.database import Database
 from core.errors import HalfACharacter, InvalidRequest, StorageFailed
+from core.images import check_images
 from core.models import Models
 from core.turns import Turn, record
 from core.users import LOCAL, User
+from providers.errors import ProviderError, Rejected
 from providers.sentences import say
 from providers.types import (
     ChatRequest,
     Finished,
     FinishReason,
+    Image,
     Message,
+    ModelInfo,
     Notice,
     Parameters,
     ReasoningDelta,
     TextDelta,
+    TokenLogprob,
     Usage,
 )
 
@@ -44,6 +49,8 @@ class Question:
     system: str = ""
     conversation_id: str = ""
     parameters: Parameters = field(default_factory=Parameters)
+    images: tuple[Image, ...] = ()
+    session: str = field(default="", repr=False)
     user: User = LOCAL
     turn_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -70,6 +77,8 @@ class Answer:
     usage: Usage
     timings: Timings
     notices: tuple[Notice, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    cost_usd: float | None = None
     cached: bool = False
 
 
@@ -90,9 +99,16 @@ class Chat:
         Raises InvalidRequest, NotAllowed, StorageFailed and the errors of `providers.errors`.
         """
         _check(question)
-        model_id = self.models.full_id(question.model)
-        provider, name = self.models.split(model_id)
-        info = await self.models.load(model_id)
+        models = self.models.for_session(question.session)
+        model_id = models.full_id(question.model)
+        info = await models.load(model_id)
+        provider, name = models.split(model_id)
+        if question.images and not info.capabilities.images:
+            raise Rejected(
+                say("{model} cannot see pictures.", model=name),
+                provider=provider.info.key,
+                hint=say("Leave the picture out, or choose a model that sees."),
+            )
         start = time.perf_counter()
         notices: list[Notice] = []
         fitted = await fit_context(
@@ -123,9 +139,10 @@ class Chat:
                         draft.add(event)
                     yield event
         except (asyncio.CancelledError, GeneratorExit):
-            if draft.text or draft.reasoning:
-                with contextlib.suppress(StorageFailed):
-                    await asyncio.shield(record(self.database, draft.turn("stopped")))
+            await self._keep_part(draft, "stopped")
+            raise
+        except ProviderError:
+            await self._keep_part(draft, "incomplete")
             raise
         timings = draft.timings(finished)
         try:
@@ -133,7 +150,13 @@ class Chat:
         except StorageFailed as error:
             notices.append(Notice(say("This answer cannot be rated: {reason}", reason=error.message)))
             yield notices[-1]
-        yield draft.answer(finished, timings, tuple(notices))
+        yield draft.answer(finished, timings, tuple(notices), _cost(info, finished.usage))
+
+    async def _keep_part(self, draft: _Draft, finish_reason: str) -> None:
+        """Keep what was written of an answer that did not come to its end."""
+        if draft.text or draft.reasoning:
+            with contextlib.suppress(StorageFailed):
+                await asyncio.shield(record(self.database, draft.turn(finish_reason)))
 
 
 class _Draft:
@@ -148,17 +171,24 @@ class _Draft:
         self._first_token: float | None = None
         self.text: list[str] = []
         self.reasoning: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
 
     def add(self, event: TextDelta | ReasoningDelta) -> None:
         self._first_token = self._first_token or time.perf_counter()
-        (self.text if isinstance(event, TextDelta) else self.reasoning).append(event.text)
+        if isinstance(event, TextDelta):
+            self.text.append(event.text)
+            self.logprobs.extend(event.logprobs)
+        else:
+            self.reasoning.append(event.text)
 
     def timings(self, finished: Finished) -> Timings:
         """Measure until now."""
         end = time.perf_counter()
         return _timings(self._start, self._first_token or end, end, finished.usage.completion_tokens)
 
-    def answer(self, finished: Finished, timings: Timings, notices: tuple[Notice, ...]) -> Answer:
+    def answer(
+        self, finished: Finished, timings: Timings, notices: tuple[Notice, ...], cost_usd: float | None
+    ) -> Answer:
         return Answer(
             text="".join(self.text),
             reasoning="".join(self.reasoning),
@@ -169,6 +199,8 @@ class _Draft:
             usage=finished.usage,
             timings=timings,
             notices=notices,
+            logprobs=tuple(self.logprobs),
+            cost_usd=cost_usd,
         )
 
     def turn(self, finish_reason: str, usage: Usage | None = None, timings: Timings | None = None) -> Turn:
@@ -183,7 +215,8 @@ class _Draft:
             reasoning="".join(self.reasoning),
             parameters=self._question.parameters,
             finish_reason=finish_reason,
-            **asdict(usage) if usage else {},
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage else None,
             **asdict(timings) if timings else {},
         )
 
@@ -209,6 +242,7 @@ def _check(question: Question) -> None:
                 limit=MAX_HISTORY_MESSAGES,
             )
         )
+    check_images(question.images)
     contents = (message.content for message in _messages(question))
     texts = [*contents, *question.parameters.stop, question.conversation_id]
     if (length := sum(map(len, texts))) > MAX_CHARACTERS:
@@ -225,7 +259,14 @@ def _check(question: Question) -> None:
 
 def _messages(question: Question) -> list[Message]:
     system = [Message("system", question.system)] if question.system.strip() else []
-    return [*system, *question.history, Message("user", question.message)]
+    return [*system, *question.history, Message("user", question.message, question.images)]
+
+
+def _cost(info: ModelInfo, usage: Usage) -> float | None:
+    """Return what a turn cost in US dollars, where the model's price is known."""
+    if info.price is None:
+        return None
+    return (usage.prompt_tokens * info.price.input + usage.completion_tokens * info.price.output) / 1_000_000
 
 
 def _timings(start: float, first_token: float, end: float, tokens: int) -> Timings:

@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from core.errors import HalfACharacter, InvalidRequest
@@ -45,7 +45,7 @@ def to_lines(rows: Iterable[Feedback]) -> Iterator[str]:
                     "turn_id": row.turn.id,
                     "conversation_id": row.turn.conversation_id,
                     "model": row.turn.model,
-                    "messages": [asdict(message) for message in row.turn.messages],
+                    "messages": [message.to_json() for message in row.turn.messages],
                     "answer": row.turn.answer,
                     "rating": row.rating,
                     "comment": row.comment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from providers.types import Parameters
 
 MAX_STOP_SEQUENCES = 16
 MAX_STOP_LENGTH = 200
+MAX_SCHEMA_LENGTH = 20_000
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class ParameterSpec:
     """One parameter: its bounds, both inclusive, and the value at which it changes nothing (`neutral`)."""
 
     name: str
-    kind: Literal["int", "float", "texts"]
+    kind: Literal["int", "float", "texts", "schema"]
     minimum: float = 0
     maximum: float = 0
     step: float = 1
@@ -45,6 +47,8 @@ PARAMETERS = (
     ParameterSpec("frequency_penalty", "float", -2, 2, 0.05, neutral=0),
     ParameterSpec("seed", "int", 0, 2**63 - 1, 1),
     ParameterSpec("stop", "texts"),
+    ParameterSpec("logprobs", "int", 0, 20, 1),
+    ParameterSpec("json_schema", "schema"),
 )
 
 SPECS: Mapping[str, ParameterSpec] = MappingProxyType({spec.name: spec for spec in PARAMETERS})
@@ -61,11 +65,14 @@ def parse_parameters(values: Mapping[str, Any]) -> Parameters:
                 say("There is no parameter {name}.", name=str(name)[:50]),
                 say("The parameters are: {names}.", names=", ".join(SPECS)),
             )
-    checked: dict[str, Any] = {
-        spec.name: _texts(values.get(spec.name)) if spec.kind == "texts" else parse_number(spec, values.get(spec.name))
-        for spec in PARAMETERS
-    }
+    checked = {spec.name: _parse(spec, values.get(spec.name)) for spec in PARAMETERS}
     return Parameters(**checked)
+
+
+def _parse(spec: ParameterSpec, value: Any) -> Any:
+    if spec.kind == "texts":
+        return _texts(value)
+    return _schema(value) if spec.kind == "schema" else parse_number(spec, value)
 
 
 def parse_number(spec: ParameterSpec, value: Any) -> float | int | None:
@@ -89,6 +96,22 @@ def _refused(spec: ParameterSpec, value: Any) -> InvalidRequest:
             say("{name} must be a whole number from {minimum:g} to {maximum}, not {value}.", **bounds)
         )
     return InvalidRequest(say("{name} must be a number from {minimum:g} to {maximum:g}, not {value}.", **bounds))
+
+
+def _schema(value: Any) -> dict[str, Any] | None:
+    """Check a JSON schema, given as an object or as its text."""
+    if value is None or value == "":
+        return None
+    try:
+        schema = json.loads(value) if isinstance(value, str) else value
+        length = len(json.dumps(schema))
+    except (ValueError, TypeError, RecursionError):
+        schema, length = None, 0
+    if not isinstance(schema, dict):
+        raise InvalidRequest(say("json_schema must be a JSON schema: an object, or its text."))
+    if length > MAX_SCHEMA_LENGTH:
+        raise InvalidRequest(say("json_schema has at most {length} characters.", length=MAX_SCHEMA_LENGTH))
+    return schema
 
 
 def _texts(value: Any) -> tuple[str, ...]:

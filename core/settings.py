@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
-from providers.types import LoadOptions, ProviderSettings
+from core.configuration import ALIASES, CUSTOM, Configuration, ConfigurationError, read_configuration
+from providers.types import LoadOptions, ProviderSettings, Timeouts
 
 ROOT = Path(__file__).resolve().parent.parent
 AuthMode = Literal["off", "guest"]
@@ -32,21 +33,33 @@ class Settings:
     data_dir: Path = ROOT / "data"
     bundled_dir: Path = ROOT / "models"
     device: str = "auto"
-    hub_token: str | None = None
+    hub_token: str | None = field(default=None, repr=False)
+    configuration: Configuration = field(default_factory=lambda: read_configuration([], {}))
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read the settings. Raises SettingsError with a sentence that says what to change."""
         on_space = bool(env.get("SPACE_ID"))
+        data_dir = Path(env.get("DATA_DIR") or cls.data_dir).expanduser()
+        try:
+            configuration = read_configuration([ROOT / "config" / "models.json", data_dir / "config.json"], env)
+        except ConfigurationError as error:
+            raise SettingsError(str(error)) from error
         settings = cls(
             host=env.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space else cls.host),
             port=_port(env.get("GRADIO_SERVER_PORT") or str(cls.port)),
             auth=_auth(env.get("AUTH") or ("guest" if on_space else "off")),
             on_space=on_space,
             default_model=env.get("DEFAULT_MODEL") or _model_of_provider(env) or cls.default_model,
-            data_dir=Path(env.get("DATA_DIR") or cls.data_dir).expanduser(),
+            data_dir=data_dir,
             device=_device(env.get("DEVICE") or cls.device),
             hub_token=env.get("HF_TOKEN") or env.get("HUGGINGFACE_API_KEY") or None,
+            configuration=configuration,
+            timeouts=Timeouts(
+                first_piece=_seconds(env, "FIRST_PIECE_SECONDS", Timeouts.first_piece),
+                idle=_seconds(env, "IDLE_SECONDS", Timeouts.idle),
+            ),
         )
         if settings.auth == "off" and not _is_loopback(settings.host):
             raise SettingsError(
@@ -67,16 +80,34 @@ class Settings:
             models_dir=self.data_dir / "models",
             runs_dir=self.runs_dir,
             hub_token=self.hub_token,
+            endpoints=self.configuration.endpoints,
+            pools=self.configuration.pools,
+            gguf_dirs=self.configuration.gguf_dirs,
+            timeouts=self.timeouts,
             load_options=LoadOptions(device=self.device),
         )
 
 
 def _model_of_provider(env: Mapping[str, str]) -> str | None:
-    """Join LLM_PROVIDER and LLM_MODEL into a model id; "local" and "hf" mean transformers, as in the guides."""
-    provider, model = env.get("LLM_PROVIDER") or "transformers", env.get("LLM_MODEL")
+    """Join LLM_PROVIDER and LLM_MODEL into a model id; "local" and "hf" mean transformers, "claude" means anthropic."""
+    provider, model = env.get("LLM_PROVIDER"), env.get("LLM_MODEL")
     if not model:
         return None
-    return f"{'transformers' if provider in ('local', 'hf') else provider}/{model}"
+    provider = provider or (CUSTOM if env.get("LLM_BASE_URL") else "transformers")
+    return f"{ALIASES.get(provider, provider)}/{model}"
+
+
+def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 3600:
+        raise SettingsError(f"{name} must be a number of seconds from 0 to 3600, not {text!r}.")
+    return seconds
 
 
 def _port(text: str) -> int:

@@ -48,6 +48,7 @@ async def record(database: Database, turn: Turn) -> None:
 def to_row(turn: Turn) -> dict[str, Any]:
     """Return a turn as the columns of its table; without a time it happened now."""
     row = asdict(turn)
+    row["messages"] = [message.to_json() for message in turn.messages]
     row["created_at"] = turn.created_at or time.time()
     return row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from core.errors import InvalidRequest
 from core.feedback import Feedback
@@ -94,7 +94,7 @@ def prepare(rows: Sequence[Row], given: int, errors: tuple[RowError, ...] = ()) 
 
 def to_line(row: Row) -> str:
     """Write the normalised form of a row."""
-    body = {"messages": [asdict(message) for message in row.messages]} if row.messages else {"text": row.text}
+    body = {"messages": [message.to_json() for message in row.messages]} if row.messages else {"text": row.text}
     return json.dumps(body | {"held_out": row.held_out, "source": row.source}, ensure_ascii=False) + "\n"
 
 
