@@ -24,10 +24,11 @@ from starlette.middleware.cors import CORSMiddleware
 from components import chat as chat_tab
 from components import feedback as feedback_tab
 from components import finetune as finetune_tab
-from components import layout, texts
+from components import layout, services, texts
 from components import models as models_tab
 from components import parameters as parameters_tab
 from components.api import PublicApi
+from components.api_providers import ProvidersApi
 from components.api_workshop import WorkshopApi
 from components.first_script import FirstScript
 from components.protection import Protection, refuse_wrong_fields
@@ -111,17 +112,21 @@ def build_page(models: Models, chat: Chat, workshop: Workshop) -> gr.Blocks:
                 parameters = parameters_tab.build()
             with gr.Tab(texts.t("tab_models"), id="models", elem_id="tab-models"):
                 models_ui = models_tab.build()
+                services_ui = services.build(models)
             with gr.Tab(texts.t("tab_feedback"), id="feedback", elem_id="tab-feedback") as feedback_area:
                 feedback_ui = feedback_tab.build()
             with gr.Tab(texts.t("tab_finetune"), id="finetune", elem_id="tab-finetune") as finetune_area:
                 finetune_ui = finetune_tab.build()
         layout.wire(switches, demo)
         parameters_tab.wire(parameters, chat_ui.panel, demo)
-        models_tab.wire(models_ui, picker, parameters, models, demo)
+        key_changes = services.wire(services_ui, models, demo)
+        models_tab.wire(models_ui, picker, parameters, models, key_changes, demo)
         chat_tab.wire(chat_ui, picker, parameters, chat, workshop.feedback, demo)
         feedback_tab.wire(feedback_ui, feedback_area, workshop.feedback, models)
         finetune_tab.wire(finetune_ui, finetune_area, picker, models_ui, parameters, workshop, models)
-        PublicApi(chat, models, SessionModels()).register()
+        sessions = SessionModels()
+        PublicApi(chat, models, sessions).register()
+        ProvidersApi(models, sessions).register()
         WorkshopApi(workshop, models).register()
     return demo
 

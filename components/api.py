@@ -4,6 +4,8 @@ Gradio documents the types from the annotations and cannot read them as strings:
 """
 
 import asyncio
+import base64
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +18,6 @@ from components.api_shapes import (
     ChatMessage,
     ModelRow,
     Predictions,
-    ProviderRow,
     TokenCount,
     chat_event,
     model_row,
@@ -27,15 +28,17 @@ from components.streaming import with_pings
 from components.texts import language_of
 from core.chat import Answer, Chat, Question, complete
 from core.errors import InvalidRequest
+from core.images import image_of
 from core.models import Models
 from core.parameters import SPECS, ParameterSpec, parse_number, parse_parameters
 from core.sessions import SessionModels
 from core.users import current_user
 from providers.sentences import say
-from providers.types import Message, ModelInfo
+from providers.types import Image, Message, ModelInfo
 
 SEQUENCES = ParameterSpec("num_return_sequences", "int", 1, 8, default=1)
 MAX_LENGTH = replace(SPECS["max_tokens"], name="max_length", default=None)
+DATA_URL = re.compile(r"^data:[^,]{0,100};base64,")
 HISTORY_ROLES = ("user", "assistant")
 
 
@@ -52,7 +55,6 @@ class PublicApi:
         endpoints: tuple[Callable[..., Any], ...] = (
             self.chat,
             self.predict,
-            self.list_providers,
             self.list_models,
             self.current_model,
             self.set_model,
@@ -78,6 +80,9 @@ class PublicApi:
         frequency_penalty: float | None = None,
         seed: int | None = None,
         stop: list[str] | None = None,
+        logprobs: int | None = None,
+        json_schema: dict[str, Any] | None = None,
+        images: list[str] | None = None,
         request: gr.Request | None = None,
     ) -> ChatEvent:
         """Answer a message, streamed as events.
@@ -87,6 +92,8 @@ class PublicApi:
         timings and notices, so `client.predict` returns it. `history` holds the earlier messages, oldest first. An
         empty `model` is the one set by /set_model in this session, else the default. Defaults: temperature 0.7,
         max_tokens 2048; parameters that are not given do not shape the answer. The same seed gives the same text.
+        `images` are data URLs or base64, for models that see. The answer follows `json_schema`; `logprobs` asks for
+        that many likeliest tokens at each place; `cost_usd` is told where the model's price is known.
         """
         language = language_of(request)
         try:
@@ -96,6 +103,8 @@ class PublicApi:
                 model=self._model(model, request),
                 system=named_text("system", system),
                 conversation_id=named_text("conversation_id", conversation_id),
+                images=_images(images),
+                session=session_of(request),
                 user=current_user(self.models.settings, session_of(request)),
                 parameters=parse_parameters(
                     {
@@ -109,6 +118,8 @@ class PublicApi:
                         "frequency_penalty": frequency_penalty,
                         "seed": seed,
                         "stop": stop,
+                        "logprobs": logprobs,
+                        "json_schema": json_schema,
                     }
                 ),
             )
@@ -133,6 +144,8 @@ class PublicApi:
         frequency_penalty: float | None = None,
         seed: int | None = None,
         stop: list[str] | None = None,
+        logprobs: int | None = None,
+        json_schema: dict[str, Any] | None = None,
         request: gr.Request | None = None,
     ) -> Predictions:
         """Answer a prompt, whole, once or several times.
@@ -157,12 +170,15 @@ class PublicApi:
                     "frequency_penalty": frequency_penalty,
                     "seed": seed,
                     "stop": stop,
+                    "logprobs": logprobs,
+                    "json_schema": json_schema,
                 }
             )
             question = Question(
                 message=named_text("prompt", prompt),
                 model=self._model(model, request),
                 parameters=parameters,
+                session=session_of(request),
                 user=current_user(self.models.settings, session_of(request)),
             )
             if length is not None:
@@ -171,21 +187,14 @@ class PublicApi:
         except Exception as error:
             raise for_page(error, language_of(request)) from None
 
-    async def list_providers(self) -> list[ProviderRow]:
-        """List the sources of answers."""
-        return [
-            {"provider": info.key, "label": info.label, "local": info.local, "docs_url": info.docs_url}
-            for info in self.models.providers()
-        ]
-
-    async def list_models(self) -> list[ModelRow]:
+    async def list_models(self, request: gr.Request | None = None) -> list[ModelRow]:
         """List the models that can be asked now, with their size, context length and what they take."""
-        return [self._row(model) for model in await self.models.list()]
+        return [self._row(model) for model in await self._models(request).list()]
 
     async def current_model(self, request: gr.Request | None = None) -> ModelRow:
         """Describe the model that answers this session when a call names none."""
         try:
-            return self._row(await self.models.find(self._model("", request)))
+            return self._row(await self._models(request).find(self._model("", request)))
         except Exception as error:
             raise for_page(error, language_of(request)) from None
 
@@ -196,7 +205,7 @@ class PublicApi:
         If it cannot be loaded, the model before stays.
         """
         try:
-            row = self._row(await self.models.load(named_text("model", model)))
+            row = self._row(await self._models(request).load(named_text("model", model), fetch=True))
         except Exception as error:
             raise for_page(error, language_of(request)) from None
         self.sessions.choose(session_of(request), row["id"])
@@ -205,9 +214,10 @@ class PublicApi:
     async def count_tokens(self, text: str, model: str = "", request: gr.Request | None = None) -> TokenCount:
         """Count the tokens of a prompt that holds this one message, chat template included."""
         try:
-            model_id = self.models.full_id(self._model(model, request))
-            info = await self.models.load(model_id)
-            provider, name = self.models.split(model_id)
+            models = self._models(request)
+            model_id = models.full_id(self._model(model, request))
+            info = await models.load(model_id)
+            provider, name = models.split(model_id)
             tokens = await provider.count_tokens([Message("user", named_text("text", text))], name)
         except Exception as error:
             raise for_page(error, language_of(request)) from None
@@ -216,13 +226,17 @@ class PublicApi:
     def _row(self, info: ModelInfo) -> ModelRow:
         return model_row(info, self.models.state(f"{info.provider}/{info.name}").loaded)
 
+    def _models(self, request: gr.Request | None) -> Models:
+        return self.models.for_session(session_of(request))
+
     def _model(self, model: Any, request: gr.Request | None) -> str:
         return named_text("model", model) or self.sessions.chosen(session_of(request))
 
     async def _within_length(self, question: Question, max_length: int) -> Question:
-        model_id = self.models.full_id(question.model)
-        await self.models.load(model_id)
-        provider, name = self.models.split(model_id)
+        models = self.models.for_session(question.session)
+        model_id = models.full_id(question.model)
+        await models.load(model_id)
+        provider, name = models.split(model_id)
         prompt_tokens = await provider.count_tokens([Message("user", question.message)], name)
         if max_length <= prompt_tokens:
             raise InvalidRequest(
@@ -255,6 +269,20 @@ def named_text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(say("{name} must be a text.", name=name))
     return value
+
+
+def _images(images: Any) -> tuple[Image, ...]:
+    """Read pictures given as data URLs or as base64 alone; other addresses are not fetched. Raises InvalidRequest."""
+    texts = [] if images is None else images
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest(say("images must be a list of texts: data URLs, or base64."))
+    try:
+        return tuple(image_of(base64.b64decode(DATA_URL.sub("", text), validate=True)) for text in texts)
+    except ValueError as error:
+        raise InvalidRequest(
+            say("images must be a list of texts: data URLs, or base64."),
+            say("Send the picture itself, not its address."),
+        ) from error
 
 
 def _history(history: Any) -> tuple[Message, ...]:

@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 
 from components.texts import in_language
 from core.chat import Answer
-from providers.types import LoadedModel, ModelInfo, Notice, ReasoningDelta, TextDelta
+from providers.types import LoadedModel, ModelInfo, Notice, ReasoningDelta, TextDelta, TokenLogprob
 
 
 class ChatMessage(TypedDict):
@@ -31,6 +31,21 @@ class Timings(TypedDict):
     total_ms: float
 
 
+class TopToken(TypedDict):
+    """A token that could have been chosen, with the natural logarithm of its probability."""
+
+    token: str
+    logprob: float
+
+
+class Logprob(TypedDict):
+    """A token of the answer, the logarithm of its probability, and the likeliest tokens at its place."""
+
+    token: str
+    logprob: float
+    top: list[TopToken]
+
+
 class ChatEvent(TypedDict, total=False):
     """One event of an answer; the fields after `text` come with `done`, the last one."""
 
@@ -44,6 +59,8 @@ class ChatEvent(TypedDict, total=False):
     usage: Usage
     timings: Timings
     notices: list[str]
+    logprobs: list[Logprob]
+    cost_usd: float | None
     cached: bool
 
 
@@ -65,12 +82,22 @@ class Predictions(TypedDict):
 
 
 class ProviderRow(TypedDict):
-    """A source of answers."""
+    """A source of answers; `key` shows the last four characters of the one typed in this session, else where it is."""
 
     provider: str
     label: str
     local: bool
     docs_url: str
+    base_url: str | None
+    key_variable: str | None
+    key: str | None
+
+
+class Embeddings(TypedDict):
+    """One list of numbers for each text."""
+
+    embeddings: list[list[float]]
+    model: str
 
 
 class ModelCapabilities(TypedDict):
@@ -80,6 +107,15 @@ class ModelCapabilities(TypedDict):
     system: bool
     images: bool
     reasoning: bool
+    embeddings: bool
+
+
+class ModelPrice(TypedDict):
+    """US dollars for a million tokens, and where and when that was known."""
+
+    input: float
+    output: float
+    date: str
 
 
 class ModelRow(TypedDict):
@@ -93,6 +129,7 @@ class ModelRow(TypedDict):
     context_length: int | None
     size_bytes: int | None
     memory_bytes: int | None
+    price: ModelPrice | None
     capabilities: ModelCapabilities
 
 
@@ -130,8 +167,16 @@ def chat_event(event: TextDelta | ReasoningDelta | Notice | Answer | None, langu
                 },
                 "timings": _timings(event),
                 "notices": [in_language(notice.sentence, language) for notice in event.notices],
+                "logprobs": [
+                    {"token": token.token, "logprob": token.logprob, "top": _top(token)} for token in event.logprobs
+                ],
+                "cost_usd": event.cost_usd,
                 "cached": event.cached,
             }
+
+
+def _top(token: TokenLogprob) -> list[TopToken]:
+    return [{"token": text, "logprob": logprob} for text, logprob in token.top]
 
 
 def _timings(answer: Answer) -> Timings:
@@ -169,10 +214,14 @@ def model_row(info: ModelInfo, loaded: LoadedModel | None) -> ModelRow:
         "context_length": info.context_length,
         "size_bytes": info.size_bytes,
         "memory_bytes": loaded.memory_bytes if loaded else None,
+        "price": (
+            {"input": info.price.input, "output": info.price.output, "date": info.price.date} if info.price else None
+        ),
         "capabilities": {
             "parameters": sorted(info.capabilities.parameters),
             "system": info.capabilities.system,
             "images": info.capabilities.images,
             "reasoning": info.capabilities.reasoning,
+            "embeddings": info.capabilities.embeddings,
         },
     }

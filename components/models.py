@@ -83,13 +83,22 @@ def build() -> ModelsTab:
     return ModelsTab(table=table, other=other, refresh=refresh)
 
 
-def wire(ui: ModelsTab, picker: ModelPicker, parameters: ParametersTab, models: Models, demo: gr.Blocks) -> None:
+def wire(
+    ui: ModelsTab,
+    picker: ModelPicker,
+    parameters: ParametersTab,
+    models: Models,
+    key_changes: list[Any],
+    demo: gr.Blocks,
+) -> None:
     """Choosing anywhere loads the model, shows how far it is, and greys out what it does not take."""
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     lists = [ui.table, picker.choice]
     actions = ModelActions(models)
     choose_on([picker.choice.input], picker.choice, ui, picker, parameters, models)
     choose_on([ui.other.submit], ui.other, ui, picker, parameters, models)
+    for change in key_changes:
+        change.then(actions.list_rows, picker.choice, lists, **quiet)
     ui.table.select(
         actions.choose_row,
         picker.chosen,
@@ -142,7 +151,8 @@ class ModelActions:
         language = language_of(request)
         same = [gr.skip()] * len(PARAMETERS)
         full_id = self.models.full_id(model_id or before)
-        load = asyncio.ensure_future(self.models.load(full_id))
+        models = self._models(request)
+        load = asyncio.ensure_future(models.load(full_id, fetch=True))
         done: set[Any] = set()
         while not done:
             yield [_selected(full_id), gr.skip(), state_line(self.models.state(full_id), language), *same]
@@ -153,7 +163,7 @@ class ModelActions:
             gr.Warning(error_sentence(error, language))
             yield [_selected(before), before, state_line(self.models.state(before), language), *same]
             return
-        known = self.models.capabilities(before) == info.capabilities
+        known = models.capabilities(before) == info.capabilities
         yield [
             _selected(full_id),
             full_id,
@@ -171,7 +181,7 @@ class ModelActions:
     async def follow(self, model_id: str, request: gr.Request) -> AsyncGenerator[str, None]:
         """Bring the chosen model into memory, where it is not, and tell how it stands until it is or has failed."""
         language = language_of(request)
-        load = asyncio.ensure_future(self.models.load(model_id))
+        load = asyncio.ensure_future(self._models(request).load(model_id))
         while not load.done():
             yield state_line(self.models.state(model_id), language)
             await asyncio.wait({load}, timeout=POLL_SECONDS)
@@ -182,7 +192,7 @@ class ModelActions:
     async def list_rows(self, current: str, request: gr.Request) -> tuple[Any, Any]:
         """Return the table's rows and the picker's choices."""
         language = language_of(request)
-        rows = await self.models.list()
+        rows = await self._models(request).list()
         ids = [self.models.full_id(f"{row.provider}/{row.name}") for row in rows]
         choices = list(dict.fromkeys([*ids, current]))
         return (
@@ -192,6 +202,9 @@ class ModelActions:
             ),
             gr.update(choices=[(_label(model_id), model_id) for model_id in choices]),
         )
+
+    def _models(self, request: gr.Request) -> Models:
+        return self.models.for_session(str(request.session_hash or ""))
 
 
 def state_line(state: ModelState, language: str) -> str:
@@ -207,6 +220,12 @@ def state_line(state: ModelState, language: str) -> str:
         )
     if state.error:
         return text("state_failed", language, reason=in_language(state.error.message, language))
+    if state.progress:
+        done = size_text(state.progress.done)
+        whole = size_text(state.progress.total) if state.progress.total else "?"
+        return text("state_downloading", language, done=done, total=whole)
+    if state.service and not state.loading_since:
+        return text("state_service", language, service=state.service)
     if state.loading_since:
         return text("state_loading", language, seconds=f"{time.monotonic() - state.loading_since:.0f}")
     return text("state_waiting", language)

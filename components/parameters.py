@@ -168,8 +168,8 @@ def _control(spec: ParameterSpec, elem_id: str, help_text: bool = True) -> gr.co
         return gr.Slider(spec.minimum, spec.maximum, spec.shown, step=spec.step, buttons=["reset"], **words)
     if spec.kind == "int":
         return gr.Number(spec.shown, step=spec.step, precision=0, scale=1, min_width=120, **words)
-    placeholder = t("parameter_stop_placeholder")
-    return gr.Textbox("", lines=2, placeholder=placeholder, scale=1, min_width=120, **words)
+    placeholder = t("parameter_stop_placeholder") if spec.kind == "texts" else t("parameter_json_schema_placeholder")
+    return gr.Textbox("", lines=2, max_lines=12, placeholder=placeholder, scale=1, min_width=120, **words)
 
 
 def _control_with_reset(spec: ParameterSpec) -> gr.components.Component:
@@ -186,7 +186,7 @@ def _control_with_reset(spec: ParameterSpec) -> gr.components.Component:
 
 
 def _first_value(spec: ParameterSpec) -> Any:
-    return "" if spec.kind == "texts" else spec.shown
+    return "" if spec.kind in ("texts", "schema") else spec.shown
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -58,8 +59,15 @@ def figures_entry(answer: Answer, language: str) -> Entry:
         speed=f"{answer.timings.tokens_per_second:.1f}",
         first=f"{answer.timings.first_token_ms / 1000:.2f}",
     )
+    if answer.logprobs:
+        mean = sum(math.exp(token.logprob) for token in answer.logprobs) / len(answer.logprobs)
+        line += " · " + text("answer_likely", language, percent=f"{100 * mean:.0f}")
+    if answer.cost_usd is not None:
+        line += " · " + text("answer_cost", language, cost=f"{answer.cost_usd:.4g}")
     if answer.finish_reason == "length":
         line += " · " + text("answer_cut", language)
+    if answer.finish_reason == "filtered":
+        line += " · " + text("answer_filtered", language)
     return remark_entry("\n".join((f"{FIGURES_MARK} {line}", *notice_lines(answer.notices, language))))
 
 
