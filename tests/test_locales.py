@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components import feedback, finetune
+from components import feedback, finetune, services
 from components.models import COLUMNS
 from components.texts import LANGUAGES, in_language, language_of, t, text
 from core.parameters import PARAMETERS
@@ -24,8 +24,9 @@ PRODUCT = ("app.py", "cli.py", "cli_loop.py", "components", "routes", "core", "p
 KNOWN_SETS = {
     "spec.name": [spec.name for spec in PARAMETERS],
     "column": list(COLUMNS),
+    "head": list(services.COLUMNS),
     "number": ["1", "2", "3"],
-    "row.source": ["bundled", "folder", "cache", "hub", "tuned"],
+    "row.source": ["bundled", "folder", "cache", "hub", "tuned", "lm_studio", "ollama", "cloud", "server", "pool"],
     "field": list(feedback.COLUMNS),
     "choice": list(feedback.KINDS),
     "mark": list(feedback.RATINGS),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from core.configuration import read_configuration
+from core.provider_table import provider_table
 from core.settings import ROOT
 
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -48,7 +50,21 @@ def test_the_front_matter_is_that_of_a_gradio_space() -> None:
 
 def test_the_variables_in_the_example_environment_are_read() -> None:
     named = re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    settings = (ROOT / "core" / "settings.py").read_text()
+    settings = "".join((ROOT / "core" / f"{name}.py").read_text() for name in ("settings", "configuration"))
 
     assert named
     assert [name for name in named if f'"{name}"' not in settings] == []
+
+
+def test_the_table_of_providers_is_what_the_code_says() -> None:
+    assert provider_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_a_configuration_can_be_read(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```json\n(.*?)```", readme, re.DOTALL)
+    assert example
+    file = tmp_path / "models.json"
+    file.write_text(example[1], encoding="utf-8")
+
+    assert read_configuration([file], {}).pools[0].members == ("vllm/qwen3", "ollama/qwen3:8b")

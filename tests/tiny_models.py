@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+STARTER = Path(__file__).parent.parent / "models" / "starter"
 LAYERS = 2
 SLOW_LAYERS = 24
 
@@ -17,6 +20,40 @@ SLOW_LAYERS = 24
 def make_chat_model(folder: Path, seed: int = 0, context_length: int = 2048) -> Path:
     """Save a Llama of 0.1 million weights whose tokens are single bytes, with a chat template."""
     return _make_llama(folder, seed, num_hidden_layers=LAYERS, max_position_embeddings=context_length)
+
+
+def make_mergeable_model(folder: Path, seed: int = 0, layers: int = LAYERS, context_length: int = 2048) -> Path:
+    """Save a Llama of 0.3 million weights with the starter's tokenizer: GGUF files hold one with merges only.
+
+    It writes plain letters only, and its choices are clear enough to survive llama.cpp's other rounding.
+    """
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config: Any = LlamaConfig(
+        vocab_size=1792,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=context_length,
+        initializer_range=0.3,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=3,
+    )
+    model = LlamaForCausalLM(config)
+    tokens: list[str] = AutoTokenizer.from_pretrained(STARTER).convert_ids_to_tokens(range(1792))
+    plain = torch.tensor([bool(re.fullmatch("Ġ?[A-Za-z]+", token)) for token in tokens])
+    with torch.no_grad():
+        model.lm_head.weight *= 4 * plain[:, None]
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(STARTER / name, folder / name)
+    return folder
 
 
 def make_slow_model(folder: Path) -> Path:

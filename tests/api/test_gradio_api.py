@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from gradio_client import Client
+from gradio_client.exceptions import AppError
 
 from components.texts import in_language
 from core.parameters import SPECS
+from providers.catalog import PROVIDERS
 from providers.sentences import say
 from tests.api.raw_calls import INSIDES, call, events_of, refusal, result, start
 from tests.engine_watch import EngineWatch
@@ -24,9 +27,12 @@ TINY = {"model": "transformers/tiny", "temperature": 0.0, "max_tokens": 20}
 SLOW = {"model": "transformers/slow", "temperature": 0.0, "max_tokens": 4000}
 LONG_PROMPT = "x" * 10_000
 ENDPOINTS = {
-    "/chat": {"message", "history", "model", "system", "conversation_id", *SPECS},
+    "/chat": {"message", "history", "model", "system", "conversation_id", "images", *SPECS},
     "/predict": {"prompt", "model", "max_length", "num_return_sequences", *SPECS},
     "/list_providers": set(),
+    "/set_key": {"provider", "key"},
+    "/forget_key": {"provider"},
+    "/embed": {"texts", "model"},
     "/list_models": set(),
     "/current_model": set(),
     "/set_model": {"model"},
@@ -55,6 +61,8 @@ DONE = {
     "usage": dict,
     "timings": dict,
     "notices": list,
+    "logprobs": list,
+    "cost_usd": type(None),
     "cached": bool,
 }
 MODEL_ROW = {
@@ -66,6 +74,7 @@ MODEL_ROW = {
     "context_length",
     "size_bytes",
     "memory_bytes",
+    "price",
     "capabilities",
 }
 
@@ -279,20 +288,78 @@ def test_the_largest_seed_draws_several(http: httpx.Client) -> None:
 
 
 def test_providers_are_listed(client: Client) -> None:
-    assert client.predict(api_name="/list_providers") == [
-        {
-            "provider": "transformers",
-            "label": "Transformers",
-            "local": True,
-            "docs_url": "https://huggingface.co/docs/transformers",
-        },
-        {
-            "provider": "tuned",
-            "label": "Tuned here",
-            "local": True,
-            "docs_url": "https://huggingface.co/docs/peft",
-        },
-    ]
+    rows = {row["provider"]: row for row in client.predict(api_name="/list_providers")}
+
+    assert rows.keys() == PROVIDERS.keys()
+    assert rows["transformers"] == {
+        "provider": "transformers",
+        "label": "Transformers",
+        "local": True,
+        "docs_url": "https://huggingface.co/docs/transformers",
+        "base_url": None,
+        "key_variable": None,
+        "key": None,
+    }
+    assert rows["openai"]["base_url"] == "https://api.openai.com/v1"
+    assert rows["openai"]["key_variable"] == "OPENAI_API_KEY"
+
+
+def test_a_key_is_kept_for_this_session_and_shown_by_its_end(client: Client) -> None:
+    kept = client.predict(provider="anthropic", key="sk-canary-of-this-session", api_name="/set_key")
+    listed = {row["provider"]: row["key"] for row in client.predict(api_name="/list_providers")}
+    client.reset_session()
+    others = {row["key"] for row in client.predict(api_name="/list_providers")}
+
+    assert kept["key"] == listed["anthropic"] == "…sion"
+    assert others == {None}
+
+
+def test_a_key_is_forgotten(client: Client) -> None:
+    for provider in ("openai", "gemini"):
+        client.predict(provider=provider, key="sk-canary-12345678", api_name="/set_key")
+    one = {row["provider"]: row["key"] for row in client.predict(provider="openai", api_name="/forget_key")}
+    none = {row["key"] for row in client.predict(provider="", api_name="/forget_key")}
+
+    assert (one["openai"], one["gemini"]) == (None, "…5678")
+    assert none == {None}
+
+
+@pytest.mark.parametrize(("provider", "key"), [("transformers", "sk-12345678"), ("openai", "short"), ("x", "sk-12345")])
+def test_a_key_that_is_none_is_refused(client: Client, provider: str, key: str) -> None:
+    with pytest.raises(AppError):
+        client.predict(provider=provider, key=key, api_name="/set_key")
+
+
+@pytest.mark.parametrize("texts", [[], "text", [""], [1], ["x"] * 257, ["x" * 200_001]])
+def test_texts_that_cannot_be_embedded_are_refused(client: Client, texts: Any) -> None:
+    with pytest.raises(AppError, match="texts"):
+        client.predict(texts=texts, model="transformers/tiny", api_name="/embed")
+
+
+def test_a_model_without_embeddings_says_so(client: Client) -> None:
+    with pytest.raises(AppError, match="gives no embeddings"):
+        client.predict(texts=["a"], model="transformers/tiny", api_name="/embed")
+
+
+def test_an_answer_follows_a_schema_and_tells_its_probabilities(client: Client) -> None:
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+    done = client.predict(message="Hello", **TINY, json_schema=schema, logprobs=2, api_name="/chat")
+
+    assert json.loads(done["text"])["n"] in (1, 2)
+    assert "".join(each["token"] for each in done["logprobs"]) == done["text"]
+    assert all(each["logprob"] <= 0 and len(each["top"]) == 2 for each in done["logprobs"])
+
+
+@pytest.mark.parametrize("images", ["x", [1], ["http://127.0.0.1/x.png"], ["data:image/png;base64,AAAA"], [""]])
+def test_what_is_no_picture_is_refused(client: Client, images: Any) -> None:
+    with pytest.raises(AppError, match="picture|images"):
+        client.predict(message="Look", **TINY, images=images, api_name="/chat")
+
+
+def test_a_model_that_cannot_see_says_so(client: Client) -> None:
+    picture = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+    with pytest.raises(AppError, match="cannot see"):
+        client.predict(message="Look", **TINY, images=[picture], api_name="/chat")
 
 
 def test_models_are_listed_with_what_they_take(client: Client) -> None:
@@ -304,7 +371,13 @@ def test_models_are_listed_with_what_they_take(client: Client) -> None:
     assert rows["transformers/starter"]["source"] == "bundled"
     assert rows["transformers/tiny"]["context_length"] == 2048
     assert rows["transformers/tiny"]["size_bytes"] > 100_000
-    assert set(rows["transformers/tiny"]["capabilities"]) == {"parameters", "system", "images", "reasoning"}
+    assert set(rows["transformers/tiny"]["capabilities"]) == {
+        "parameters",
+        "system",
+        "images",
+        "reasoning",
+        "embeddings",
+    }
     assert set(rows["transformers/tiny"]["capabilities"]["parameters"]) == set(SPECS)
 
 
@@ -408,7 +481,7 @@ def test_a_closed_connection_ends_the_engine(http: httpx.Client, engine: EngineW
 def test_a_closed_session_ends_the_engine(app_url: str, http: httpx.Client, engine: EngineWatch) -> None:
     result(http, "set_model", model="slow")
     chat = next(each["id"] for each in http.get("/config").json()["dependencies"] if each["api_name"] == "chat")
-    data = [LONG_PROMPT, None, "transformers/slow", "", "", *[None] * len(SPECS)]
+    data = [LONG_PROMPT, None, "transformers/slow", "", "", *[None] * len(SPECS), None]
     http.post("/gradio_api/queue/join", json={"fn_index": chat, "session_hash": "tab", "data": data})
     with http.stream("GET", "/gradio_api/queue/data", params={"session_hash": "tab"}):
         engine.wait_until_busy()

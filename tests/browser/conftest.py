@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -114,8 +115,8 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def open_page(browser: Browser, app_url: str) -> Iterator[OpenPage]:
+@contextmanager
+def opened(browser: Browser, url: str) -> Iterator[OpenPage]:
     """Open pages, each in a browser of its own; a script error or a failed request on one fails the test."""
     contexts: list[BrowserContext] = []
     problems: list[str] = []
@@ -133,7 +134,7 @@ def open_page(browser: Browser, app_url: str) -> Iterator[OpenPage]:
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("response", lambda response: problems.append(response.url) if response.status >= 500 else None)
-        page.goto(app_url)
+        page.goto(url)
         chat = ChatPage(page)
         chat.wait_until_ready()
         return chat
@@ -142,6 +143,13 @@ def open_page(browser: Browser, app_url: str) -> Iterator[OpenPage]:
     for context in contexts:
         context.close()
     assert problems == []
+
+
+@pytest.fixture
+def open_page(browser: Browser, app_url: str) -> Iterator[OpenPage]:
+    """Open pages of the application that most tests share."""
+    with opened(browser, app_url) as open_one:
+        yield open_one
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import ClassVar
 
 import pytest
 
@@ -24,7 +23,7 @@ from providers.types import (
 class CountingProvider(Provider):
     """Counts each character as a token, and how often it was asked."""
 
-    info: ClassVar[ProviderInfo] = ProviderInfo("counting", "Counting", local=True, docs_url="")
+    info = ProviderInfo("counting", "Counting", local=True, docs_url="")
 
     def __init__(self, settings: ProviderSettings | None = None) -> None:
         self.counts = 0

@@ -12,7 +12,7 @@ from core.errors import InvalidRequest
 from core.parameters import MAX_STOP_LENGTH, MAX_STOP_SEQUENCES, PARAMETERS, ParameterSpec, parse_parameters
 from providers.types import Parameters
 
-NUMBERS = [spec for spec in PARAMETERS if spec.kind != "texts"]
+NUMBERS = [spec for spec in PARAMETERS if spec.kind in ("int", "float")]
 WHOLE = [spec for spec in NUMBERS if spec.kind == "int"]
 
 
