@@ -290,7 +290,7 @@ def _with_answer(entries: list[Entry], written: str, thought: str, language: str
 
 
 def _update_seconds(length: int) -> float:
-    """Return the pause between updates: the browser takes up to 0.7 s to lay out 50,000 characters of Markdown again."""
+    """Return the pause between updates: the browser takes 0.7 s to lay out 50,000 characters of Markdown again."""
     return UPDATE_SECONDS + length / 20_000
 
 
