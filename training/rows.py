@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -110,11 +111,25 @@ def from_line(line: str) -> Row:
 
 
 def _held_out_groups(rows: Sequence[Row]) -> frozenset[str]:
-    """Choose a tenth of the groups, at least one, the same ones for the same rows; none where rows are few."""
-    groups = sorted({row.group for row in rows}, key=lambda group: hashlib.sha256(group.encode()).digest())
-    if len(groups) < FEWEST_FOR_HELD_OUT:
+    """Choose a tenth of the groups, at least one; none where rows are few.
+
+    The choice depends on what is in them alone, and takes in turn from each answer that is taught, so that no answer
+    loses more of its rows than another.
+    """
+    first = {row.group: row for row in reversed(rows)}
+    if len(first) < FEWEST_FOR_HELD_OUT:
         return frozenset()
-    return frozenset(groups[: max(1, round(HELD_OUT_SHARE * len(groups)))])
+    by_chance = sorted(
+        first, key=lambda group: hashlib.sha256(to_line(replace(first[group], source="")).encode()).digest()
+    )
+    seen: Counter[str] = Counter()
+    turns: dict[str, int] = {}
+    for group in by_chance:
+        answer = first[group].messages[-1].content if first[group].messages else ""
+        turns[group] = seen[answer]
+        seen[answer] += 1
+    in_turn = sorted(by_chance, key=lambda group: turns[group])
+    return frozenset(in_turn[: max(1, round(HELD_OUT_SHARE * len(in_turn)))])
 
 
 def _from_object(line: str) -> Row:
