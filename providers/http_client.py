@@ -26,6 +26,14 @@ class LineTooLong(Exception):
     """A service sent more bytes without a line's end than any honest answer has."""
 
 
+class Redirected(Exception):
+    """A service sent to another address."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
 class Refusal(Exception):
     """A status of 400 or more, with the headers, which some clients throw away."""
 
@@ -99,7 +107,10 @@ def careful() -> dict[str, Any]:
 
     Redirects are not followed: they would carry the key to an address that nobody configured.
     """
-    return {"follow_redirects": False, "event_hooks": {"response": [_bound_lines, _read_refusal, _remember]}}
+    return {
+        "follow_redirects": False,
+        "event_hooks": {"response": [_bound_lines, _refuse_redirect, _read_refusal, _remember]},
+    }
 
 
 def silence(timeouts: Timeouts) -> float:
@@ -109,6 +120,12 @@ def silence(timeouts: Timeouts) -> float:
 
 async def _bound_lines(response: Any) -> None:
     response.stream = _BoundedLines(response.stream)
+
+
+async def _refuse_redirect(response: Any) -> None:
+    """Raise Redirected: some clients would take the empty page for an empty answer."""
+    if 300 <= response.status_code < 400:
+        raise Redirected(response.status_code)
 
 
 async def _read_refusal(response: Any) -> None:

@@ -23,7 +23,7 @@ from providers.errors import (
     Unreachable,
     UpstreamFailure,
 )
-from providers.http_client import LineTooLong
+from providers.http_client import LineTooLong, Redirected
 from providers.sentences import Sentence, say
 from providers.types import ProviderInfo
 
@@ -31,6 +31,8 @@ TOO_LONG = re.compile(
     r"context.{0,30}(length|window|size)|too (long|many tokens)|maximum.{0,30}tokens|exceed.{0,40}token"
 )
 MISSING = re.compile(r"model.{0,80}(not found|does not exist|not exist|unknown)|(unknown|no such|invalid) model", re.I)
+RATE_LIMIT = re.compile(r"rate.?limit|too many requests|usage limit", re.I)
+NO_KEY = re.compile(r"authenticat|unauthori[sz]ed|api.?key", re.I)
 LONGEST_REASON = 300
 HUNG_UP = "disconnected without sending a response"
 NO_STATUS = 0  # The connection was kept from an earlier request, and the service closed it just then.
@@ -74,13 +76,6 @@ def status_error(
             hint=say("Choose a model of the list."),
             status=status,
         )
-    if 300 <= status < 400:
-        return UpstreamFailure(
-            say("{provider} sends to another address, where nobody goes.", provider=info.label),
-            provider=info.key,
-            hint=say("Put the right address into the configuration."),
-            status=status,
-        )
     if status < 500:
         return Rejected(
             say("{provider} refuses the request: {reason}.", provider=info.label, reason=said),
@@ -100,6 +95,14 @@ def connection_error(info: ProviderInfo, error: BaseException, start_hint: Sente
     """Return the error for what happened on the way; the causes of `error` are looked at, because clients wrap them."""
     causes = list(_causes(error))
     address = info.base_url or info.label
+    for cause in causes:
+        if isinstance(cause, Redirected):
+            return UpstreamFailure(
+                say("{provider} sends to another address, where nobody goes.", provider=info.label),
+                provider=info.key,
+                hint=say("Put the right address into the configuration."),
+                status=cause.status,
+            )
     if any(isinstance(cause, socket.gaierror) for cause in causes) or _says(causes, "name resolution", "not known"):
         return Unreachable(
             say("The address {address} is not known.", address=address),
@@ -118,11 +121,7 @@ def connection_error(info: ProviderInfo, error: BaseException, start_hint: Sente
     if any(isinstance(cause, TimeoutError | httpx.TimeoutException | httpx2.TimeoutException) for cause in causes):
         return silent(info)
     if any(isinstance(cause, LineTooLong | json.JSONDecodeError | UnicodeDecodeError) for cause in causes):
-        return UpstreamFailure(
-            say("{provider} sent something that is no answer.", provider=info.label),
-            provider=info.key,
-            hint=say("Check that the address is that of the API."),
-        )
+        return no_answer(info)
     if _says(causes, HUNG_UP):
         return Unreachable(
             say("{provider} hung up without an answer.", provider=info.label),
@@ -132,6 +131,16 @@ def connection_error(info: ProviderInfo, error: BaseException, start_hint: Sente
         )
     if any(isinstance(cause, httpx.HTTPError | httpx2.HTTPError | OSError) for cause in causes):
         return cut_off(info)
+    return no_answer(info)
+
+
+def status_of_words(words: str) -> int:
+    """Return the status that an error inside an open stream stands for, where only its words tell."""
+    return 429 if RATE_LIMIT.search(words) else 401 if NO_KEY.search(words) else 500
+
+
+def no_answer(info: ProviderInfo) -> UpstreamFailure:
+    """Return the error for bytes that are not of the protocol."""
     return UpstreamFailure(
         say("{provider} sent something that is no answer.", provider=info.label),
         provider=info.key,

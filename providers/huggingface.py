@@ -15,7 +15,7 @@ import httpx2
 from providers.errors import ProviderError
 from providers.estimates import estimate_messages, estimate_text
 from providers.http_client import careful
-from providers.http_errors import retry_after_seconds
+from providers.http_errors import retry_after_seconds, status_of_words
 from providers.openai import REASONS, wire_message
 from providers.remote import RemoteProvider
 from providers.types import (
@@ -83,7 +83,7 @@ class HuggingFaceProvider(RemoteProvider):
         if response.status_code in (404, 405) or cannot_list:
             return None
         if response.status_code != 200:
-            raise self._refused(response.status_code, response.text)
+            raise self._refused(response.status_code, _reason(response))
         return [self._listed_model(entry) for entry in json.loads(response.text)["data"]] or None
 
     async def _events(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
@@ -121,13 +121,15 @@ class HuggingFaceProvider(RemoteProvider):
             yield Finished(REASONS.get(reason, "stop"), usage or guess)
 
     def _error(self, error: Exception) -> ProviderError | None:
-        from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
-        from huggingface_hub.errors import TextGenerationError as GenerationError
+        from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OverloadedError, TextGenerationError
 
         if isinstance(error, HfHubHTTPError) and error.response is not None:
             wait = retry_after_seconds(error.response.headers.get("retry-after"))
-            return self._refused(error.response.status_code, _reason(error), wait)
-        if isinstance(error, GenerationError | InferenceTimeoutError):
+            return self._refused(error.response.status_code, _reason(error.response), wait)
+        if isinstance(error, TextGenerationError):
+            reason = _message(error.args[0])
+            return self._refused(429 if isinstance(error, OverloadedError) else status_of_words(reason), reason)
+        if isinstance(error, InferenceTimeoutError):
             return self._refused(500, str(error))
         return None
 
@@ -190,10 +192,14 @@ def _logprobs(choice: Any) -> tuple[TokenLogprob, ...]:
     )
 
 
-def _reason(error: Any) -> str:
+def _reason(response: Any) -> str:
     try:
-        said = error.response.json()
-    except Exception:
-        return str(error)
-    inner = said.get("error", said) if isinstance(said, dict) else said
-    return str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+        said = json.loads(response.text)
+    except ValueError:
+        return str(response.text)
+    return _message(said.get("error", said) if isinstance(said, dict) else said)
+
+
+def _message(said: Any) -> str:
+    """Return the text of an error, which is an object where the server speaks OpenAI's protocol."""
+    return str(said.get("message", said) if isinstance(said, dict) else said)

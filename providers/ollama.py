@@ -14,7 +14,7 @@ import httpx
 from providers.errors import ContextTooLong, ModelNotFound, ProviderError
 from providers.estimates import estimate_messages
 from providers.http_client import Refusal, careful, raise_refusal, silence
-from providers.http_errors import retry_after_seconds
+from providers.http_errors import retry_after_seconds, status_of_words
 from providers.remote import RemoteProvider
 from providers.sentences import say
 from providers.types import (
@@ -171,7 +171,7 @@ class OllamaProvider(RemoteProvider):
             return self._refused(error.status, _reason(error.reason), retry_after_seconds(error.retry_after))
         if not isinstance(error, ResponseError):
             return None
-        status = error.status_code if error.status_code > 0 else 500
+        status = error.status_code if error.status_code > 0 else status_of_words(error.error)
         return self._refused(status, _reason(error.error))
 
     def _describe(self, name: str) -> ModelInfo:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from providers.errors import ProviderError
 from providers.estimates import CHARACTERS_PER_TOKEN, estimate_messages
-from providers.http_errors import retry_after_seconds
+from providers.http_errors import retry_after_seconds, status_of_words
 from providers.prices import context_window, price_of
 from providers.remote import RemoteProvider
 from providers.types import (
@@ -169,7 +169,8 @@ class OpenAIProvider(RemoteProvider):
             wait = retry_after_seconds(error.response.headers.get("retry-after"))
             return self._refused(error.status_code, _reason(error), wait)
         if isinstance(error, APIError) and not isinstance(error, APIConnectionError):
-            status = int(error.code) if error.code and error.code.isdecimal() else _status_of(error)
+            code, words = str(error.code or ""), f"{error.code} {error.type} {error.message}"
+            status = int(code) if code.isdecimal() else status_of_words(words)
             return self._refused(status, _reason(error))
         return None
 
@@ -279,9 +280,3 @@ def _reason(error: Any) -> str:
         inner = body.get("error") if isinstance(body.get("error"), dict) else body
         return str((inner or {}).get("message") or body.get("detail") or error.message)
     return str(error.message)
-
-
-def _status_of(error: Any) -> int:
-    """Return the status that an error inside an open stream stands for."""
-    words = f"{error.code} {error.type} {error.message}".lower()
-    return 429 if "rate" in words and "limit" in words else 401 if "auth" in words or "api key" in words else 500

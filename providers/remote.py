@@ -16,7 +16,7 @@ from providers.base import Provider
 from providers.errors import MissingKey, ModelNotFound, ProviderError, RateLimited, Unreachable, UpstreamFailure
 from providers.estimates import estimate_messages
 from providers.http_client import HttpClient
-from providers.http_errors import NO_STATUS, connection_error, cut_off, silent, status_error
+from providers.http_errors import NO_STATUS, connection_error, cut_off, no_answer, silent, status_error
 from providers.patience import patient
 from providers.sentences import Sentence, say
 from providers.types import (
@@ -142,11 +142,13 @@ class RemoteProvider(Provider):
 
     async def _patiently(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         """Ask once: silences end, errors are ours, and an answer without an end is one that broke off."""
+        began = False
         try:
             async with aclosing(
                 patient(self._events(request), self._timeouts.first_piece, self._timeouts.idle)
             ) as events:
                 async for event in events:
+                    began = True
                     yield event
                     if isinstance(event, Finished):
                         return
@@ -156,7 +158,7 @@ class RemoteProvider(Provider):
             raise silent(self.info) from error
         except Exception as error:
             raise self._translated(error) from error
-        raise cut_off(self.info)
+        raise cut_off(self.info) if began else no_answer(self.info)
 
     async def _models(self) -> list[ModelInfo] | None:
         async with self._listing:

@@ -423,13 +423,17 @@ async def test_capabilities_name_parameters_and_the_rest_is_noticed(subject: Sub
 
 async def test_two_streams_at_once_are_those_of_each_alone(subject: Subject) -> None:
     has_seed = "seed" in subject.provider.capabilities(subject.model).parameters
-    chance: dict[str, object] = {"temperature": 1.0, "seed": 3} if has_seed else {}
+    # llama.cpp rounds differently in a batch with others: by chance, or far into an answer, a token then changes.
+    rounds = subject.is_llama_cpp
+    chance: dict[str, object] = {"temperature": 1.0, "seed": 3} if has_seed and not rounds else {}
     questions = [
-        asked(subject, (Message("user", f"Question {number}"),), max_tokens=60, **chance) for number in range(4)
+        asked(subject, (Message("user", f"Question {number}"),), max_tokens=16 if rounds else 60, **chance)
+        for number in range(4)
     ]
     alone = [text_of(await all_events(subject.provider, question)) for question in questions]
     together = await asyncio.gather(*(all_events(subject.provider, question) for question in questions))
 
+    assert len(set(alone)) == 4
     assert [text_of(events) for events in together] == alone
 
 

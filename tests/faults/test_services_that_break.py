@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ from providers.types import (
 )
 from tests.conftest import free_port
 from tests.wire import talker
-from tests.wire.loopback import Body, Cut, Empty, Fault, Inside, Silence, Status, WireServer, wire_server
+from tests.wire.loopback import Body, Cut, Empty, Ends, Fault, Inside, Silence, Status, WireServer, wire_server
 from tests.wire.ollama import NAME
 from tests.wire.protocols import PROTOCOLS
 
@@ -154,7 +155,7 @@ async def test_before_the_first_piece(
 
 @pytest.mark.parametrize(
     "fault",
-    [Silence(after=3), Cut(after=3), Cut(after=3, within_a_character=True), Inside(500)],
+    [Silence(after=3), Cut(after=3), Cut(after=3, within_a_character=True), Ends(after=3), Inside(500)],
     ids=lambda value: str(value)[:40],
 )
 async def test_within_an_answer_what_was_written_is_kept_and_nothing_is_asked_twice(
@@ -177,10 +178,10 @@ async def test_a_limit_within_an_answer_is_told_as_one(server: WireServer, provi
     heard = await listen(provider)
 
     assert heard.text
-    assert heard.error is not None
+    check_sentence(heard.error, RateLimited)
     assert len(server.chats) == 1
-    assert isinstance(heard.error, RateLimited | UpstreamFailure)
     assert "rate limit" in str(heard.error)
+    assert "{" not in str(heard.error), "the vendor's words, not its JSON"
 
 
 async def test_a_key_that_is_revoked_within_a_conversation(server: WireServer, provider: Provider) -> None:
@@ -271,14 +272,61 @@ async def test_stop_closes_the_connection(server: WireServer, provider: Provider
     await good_within_5_seconds(provider)
 
 
+async def test_stop_before_the_first_byte_closes_the_connection(server: WireServer, provider: Provider) -> None:
+    server.faults.append(Silence())
+    listening = asyncio.ensure_future(listen(provider))
+    while not server.open_streams:
+        await asyncio.sleep(0.01)
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    deadline = time.monotonic() + 1
+    while server.open_streams and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+
+    assert server.open_streams == 0
+    assert len(server.chats) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Body(b"<html><body>It works!</body></html>", "text/html"), UpstreamFailure),
+        (Body(b'{"data": [{"id', "application/json"), UpstreamFailure),
+        (Body(b"[1, 2]", "application/json"), UpstreamFailure),
+        (Body(b'{"data": "' + b"x" * 10_000_000, "application/json"), UpstreamFailure),
+        (Status(302, "moved", {"location": "http://127.0.0.1:9/"}), UpstreamFailure),
+        (Status(401, f"Incorrect API key provided: {KEY}"), Unauthorized),
+        (Status(429, "slow down"), RateLimited),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_the_list_of_models_breaks(
+    server: WireServer, provider: Provider, fault: Fault, kind: type[ProviderError]
+) -> None:
+    server.other_faults.append(fault)
+    heard = await listen(provider)
+
+    check_sentence(heard.error, kind)
+    assert "{" not in str(heard.error), "the vendor's words, not its JSON"
+    assert server.chats == []
+    await good_within_5_seconds(provider)
+
+
+async def test_a_page_of_html_is_no_answer_that_broke_off(server: WireServer, provider: Provider) -> None:
+    server.faults.append(Body(b"<html><body>It works!</body></html>", "text/html"))
+    heard = await listen(provider)
+
+    assert "no answer" in str(heard.error)
+    assert "address" in str(heard.error)
+
+
 async def test_a_conversation_that_is_too_long(server: WireServer, provider: Provider) -> None:
-    if server.protocol.name == "ollama":
-        return  # It shortens the prompt without a word; so core/context.py never sends more than num_ctx.
-    long = ChatRequest(talker.MODEL, (Message("user", "word " * 5000),), Parameters(max_tokens=5))
+    long = replace(asked(provider), messages=(Message("user", "word " * 5000),))
     heard = await listen(provider, long)
 
     check_sentence(heard.error, ContextTooLong)
-    assert len(server.chats) == 1
+    # Ollama would shorten the prompt without a word, so it is not asked.
+    assert len(server.chats) == (0 if server.protocol.name == "ollama" else 1)
 
 
 async def test_nobody_listens(server: WireServer) -> None:
@@ -312,8 +360,10 @@ async def test_a_redirect_is_not_followed(server: WireServer, provider: Provider
         server.faults.append(Status(307, "moved", {"location": elsewhere.url}))
         heard = await listen(provider)
 
-        assert heard.error is not None
+        check_sentence(heard.error, UpstreamFailure)
+        assert "another address" in str(heard.error)
         assert elsewhere.requests == []
+        await good_within_5_seconds(provider)
 
 
 async def test_the_key_goes_to_its_server_and_into_no_log(

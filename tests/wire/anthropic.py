@@ -123,7 +123,11 @@ def _delta(index: int, delta: dict[str, str]) -> bytes:
 
 
 def _error(status: int, message: str) -> dict[str, Any]:
-    return {"type": "error", "error": {"type": TYPES[status], "message": message}, "request_id": "req_1"}
+    return {
+        "type": "error",
+        "error": {"type": TYPES.get(status, "api_error"), "message": message},
+        "request_id": "req_1",
+    }
 
 
 def _texts(body: Any) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def _chunk(text: str, answer: talker.Answer, written: int, reason: str | None = 
 
 
 def _error(status: int, message: str) -> dict[str, Any]:
-    return {"error": {"code": status, "message": message, "status": STATUS[status], "details": []}}
+    return {"error": {"code": status, "message": message, "status": STATUS.get(status, "UNKNOWN"), "details": []}}
 
 
 def _texts(body: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -52,6 +52,13 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """End the response in good order after some pieces, but without the end that the protocol has."""
+
+    after: int = 3
+
+
+@dataclass(frozen=True)
 class Body:
     """Answer with these bytes and status 200."""
 
@@ -64,16 +71,20 @@ class Empty:
     """Answer with frames that hold nothing."""
 
 
-Fault = Status | Inside | Silence | Cut | Body | Empty
+Fault = Status | Inside | Silence | Cut | Ends | Body | Empty
 
 
 class WireServer:
-    """What was asked of it, what it does next, and how many answers it is writing now."""
+    """What was asked of it, what it does next, and how many answers it is writing now.
+
+    `faults` happen to the next requests for an answer, `other_faults` to the next others, such as the list of models.
+    """
 
     def __init__(self, protocol: WireProtocol, port: int = 0) -> None:
         self.protocol = protocol
         self.requests: list[WireRequest] = []
         self.faults: deque[Fault] = deque()
+        self.other_faults: deque[Fault] = deque()
         self.open_streams = 0
         # Named as TCP, or asyncio leaves Nagle's delay on.
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -137,7 +148,8 @@ class WireServer:
 
     async def _answer(self, request: WireRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; say whether the connection goes on."""
-        fault = self.faults.popleft() if self.faults and self.protocol.is_chat(request) else None
+        waiting = self.faults if self.protocol.is_chat(request) else self.other_faults
+        fault = waiting.popleft() if waiting else None
         if isinstance(fault, Status):
             failure = self.protocol.failure(fault.status, fault.message)
             return await _reply(writer, Reply(failure.body, fault.status, failure.content_type, fault.headers))
@@ -159,7 +171,7 @@ class WireServer:
             await _until_closed(reader)
             return False
         _head(writer, 200, {"content-type": reply.content_type, "transfer-encoding": "chunked"})
-        count = fault.after if isinstance(fault, Inside | Silence | Cut) else len(reply.pieces)
+        count = fault.after if isinstance(fault, Inside | Silence | Cut | Ends) else len(reply.pieces)
         for frame in (*reply.opening, *reply.pieces[:count]):
             _part(writer, frame)
             await writer.drain()
@@ -170,9 +182,11 @@ class WireServer:
             case Silence():
                 await _until_closed(reader)
                 return False
+            case Ends():
+                pass
             case Cut():
                 if fault.within_a_character:
-                    _part(writer, reply.pieces[count].replace(b"word", b"") + "ñ".encode()[:1])
+                    _part(writer, _half_of_a_character(reply.pieces[count:]))
                 await writer.drain()
                 await asyncio.sleep(PAUSE_SECONDS)
                 return False
@@ -193,6 +207,12 @@ def wire_server(protocol: WireProtocol, port: int = 0) -> Iterator[WireServer]:
         yield server
     finally:
         server.stop()
+
+
+def _half_of_a_character(pieces: Sequence[bytes]) -> bytes:
+    """Return the first piece with a character of several bytes, up to the first of these."""
+    piece = next(piece for piece in pieces if not piece.isascii())
+    return piece[: next(place for place, byte in enumerate(piece) if byte >= 0x80) + 1]
 
 
 async def _request(reader: asyncio.StreamReader) -> WireRequest | None:
