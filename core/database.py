@@ -11,17 +11,19 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from core.errors import HalfACharacter, StorageFailed
 from core.settings import ROOT
 from providers.sentences import say
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 MIGRATIONS = ROOT / "migrations"
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON")
@@ -52,6 +54,8 @@ class Database:
 
     async def open(self) -> AsyncEngine:
         """Migrate the file, once, and return the engine. Raises StorageFailed."""
+        from sqlalchemy.ext.asyncio import create_async_engine  # Takes a fiftieth of the server's start.
+
         async with self._opening:
             if self._engine is None:
                 with _as_sentences():
