@@ -167,6 +167,7 @@ def serving(settings: Settings) -> Iterator[str]:
     # Named as TCP, or asyncio leaves Nagle's delay on: 40 ms in which Gradio's page loses the next event.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # The first to connect waits for the server then, instead of being refused.
         # Not even errors are logged: in Python 3.11, formatting a traceback while pytest formats one breaks both.
         config = uvicorn.Config(create_app(settings), log_level="critical", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
