@@ -67,7 +67,7 @@ trainer = SFTTrainer(
     ),
     train_dataset=Dataset.from_list(plan["rows"]), eval_dataset=Dataset.from_list(plan["held_out"]),
     processing_class=tokenizer, callbacks=[Clock()],
-    peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+    peft_config=LoraConfig(r=16, lora_alpha=32, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"),
 )
 trainer.train()
 print("SPEED", seen["speed"])

@@ -24,7 +24,8 @@ from training.workshop import Workshop
 TICK_SECONDS = 1.0
 SAMPLE = 4
 TRAINABLE = "transformers"
-SETTINGS = ("epochs", "learning_rate", "rank", "batch_size", "max_length", "replay", "seed")
+SETTINGS = ("epochs", "learning_rate", "rank", "dropout", "batch_size", "max_length", "replay", "seed")
+SHARES = ("dropout", "replay")
 OPEN_CHAT = """() => { document.querySelector("#tab-chat-button").click(); }"""
 
 
@@ -123,7 +124,7 @@ def _build_settings() -> SettingsPart:
 def _setting(key: str) -> gr.components.Component:
     spec, first = SPECS[key], getattr(Recipe(), key)
     words = {"label": t(f"recipe_{key}"), "info": t(f"recipe_{key}_help"), "elem_id": f"recipe-{key}"}
-    if key == "replay":
+    if key in SHARES:
         return gr.Slider(spec.minimum, spec.maximum, first, step=spec.step, buttons=["reset"], **words)
     return gr.Number(first, step=spec.step, precision=0 if spec.kind == "int" else None, **words)
 

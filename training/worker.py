@@ -138,7 +138,13 @@ def _train(folder: RunFolder, spec: Spec) -> None:
             train_dataset=Dataset.from_list(columns(in_order(learnt, replayed, recipe, steps))),
             eval_dataset=Dataset.from_list(columns(held_out)) if held_out else None,
             processing_class=tokenizer,
-            peft_config=LoraConfig(r=recipe.rank, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
+            peft_config=LoraConfig(
+                r=recipe.rank,
+                lora_alpha=ALPHA,
+                lora_dropout=recipe.dropout,
+                target_modules="all-linear",
+                task_type="CAUSAL_LM",
+            ),
         )
     except ValueError as error:
         log.exception("no adapter")

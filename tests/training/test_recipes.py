@@ -46,7 +46,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
 
     assert str(refused.value) == (
         "There is no setting epoch. "
-        "The settings are: epochs, learning_rate, rank, batch_size, max_length, replay, seed."
+        "The settings are: epochs, learning_rate, rank, dropout, batch_size, max_length, replay, seed."
     )
     with pytest.raises(InvalidRequest) as refused:
         parse_recipe({"x" * 10_000: 3})
@@ -64,13 +64,13 @@ def test_a_recipe_is_an_object(values: Any) -> None:
     [
         (Recipe(), 1, 140),
         (Recipe(), 100, 140),
-        (Recipe(), 200, 150),
-        (Recipe(), 1000, 750),
+        (Recipe(), 200, 201),
+        (Recipe(), 1000, 1002),
         (Recipe(replay=0), 1000, 375),
-        (Recipe(epochs=1), 1000, 250),
+        (Recipe(epochs=1), 1000, 334),
         (Recipe(epochs=1), 1, 1),
         (Recipe(epochs=0.01), 1, 1),
-        (Recipe(epochs=2.5), 10, 7),
+        (Recipe(epochs=2.5), 10, 9),
         (Recipe(epochs=1, batch_size=1, replay=0.9), 10, 10),
     ],
 )
