@@ -200,8 +200,9 @@ class WorkshopApi:
     ) -> RunRow:
         """Fine-tune a transformers model on a dataset with LoRA; a second run waits for the first.
 
-        `recipe` may set epochs, learning_rate, rank, dropout, batch_size, max_length, replay (the share of rows that
-        are the model's own answers, which keep it from forgetting) and seed. Follow it with /training_status.
+        `recipe` may set epochs, learning_rate, rank, dropout, word_dropout (the share of a question's words left out
+        when it is read again), batch_size, max_length, replay (the share of rows that are the model's own answers,
+        which keep it from forgetting) and seed. Follow it with /training_status.
         """
         try:
             user = self._user(request)

@@ -24,7 +24,7 @@ from training.workshop import Workshop
 TICK_SECONDS = 1.0
 SAMPLE = 4
 TRAINABLE = "transformers"
-SETTINGS = ("epochs", "learning_rate", "rank", "dropout", "batch_size", "max_length", "replay", "seed")
+SETTINGS = ("epochs", "learning_rate", "rank", "dropout", "word_dropout", "batch_size", "max_length", "replay", "seed")
 SHARES = ("dropout", "replay")
 OPEN_CHAT = """() => { document.querySelector("#tab-chat-button").click(); }"""
 

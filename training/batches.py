@@ -10,8 +10,11 @@ from providers.sentences import Sentence, say
 from training.encoding import Encoded, encode
 from training.recipes import Recipe
 from training.rows import Row
+from training.variations import forms_of
 
 MEASURED = 256
+
+Forms = Sequence[Encoded]  # One row, as it is first and then in other wordings.
 
 
 class RunFailed(Exception):
@@ -23,18 +26,22 @@ class RunFailed(Exception):
         self.hint = hint
 
 
-def encoded_rows(rows: Sequence[Row], tokenizer: Any, limit: int) -> tuple[list[Encoded], list[Encoded], int]:
+def encoded_rows(
+    rows: Sequence[Row], tokenizer: Any, limit: int, recipe: Recipe
+) -> tuple[list[Forms], list[Encoded], int]:
     """Return the rows to learn, those held out, and how many were left out because they are too long."""
     pairs = [(row, encode(row, tokenizer)) for row in rows]
     fitting = [(row, encoded) for row, encoded in pairs if len(encoded.ids) <= limit]
-    learnt = [encoded for row, encoded in fitting if not row.held_out]
+    learnt = [row for row, _ in fitting if not row.held_out]
     if not learnt:
         raise RunFailed(
             say("Every row is longer than {limit} tokens, so nothing is left to train on.", limit=limit),
             say("Raise max_length as far as the model's context allows, or shorten the rows."),
         )
     held_out = [encoded for row, encoded in fitting if row.held_out]
-    return learnt, held_out[:MEASURED], len(pairs) - len(fitting)
+    share, random = recipe.share_left_out(len(learnt)), Random(recipe.seed)
+    forms: list[Forms] = [[encode(form, tokenizer) for form in forms_of(row, share, random)] for row in learnt]
+    return forms, held_out[:MEASURED], len(pairs) - len(fitting)
 
 
 def encoded_replay(rows: Sequence[Row], tokenizer: Any, limit: int) -> list[Encoded]:
@@ -43,21 +50,20 @@ def encoded_replay(rows: Sequence[Row], tokenizer: Any, limit: int) -> list[Enco
 
 
 def asked(rows: Sequence[Row]) -> set[str]:
-    """Return the questions to which the rows teach answers, normalised."""
-    from training.replay import normalised
-
-    return {normalised(message.content) for row in rows for message in row.messages if message.role == "user"}
+    """Return the questions to which the rows teach answers."""
+    return {message.content for row in rows for message in row.messages if message.role == "user"}
 
 
-def in_order(learnt: Sequence[Encoded], replayed: Sequence[Encoded], recipe: Recipe, steps: int) -> list[Encoded]:
+def in_order(learnt: Sequence[Forms], replayed: Sequence[Encoded], recipe: Recipe, steps: int) -> list[Encoded]:
     """Return all rows of a run in the order in which they are read: each batch mixes both kinds, each pass is shuffled.
 
+    A row is read as it is first, and in any of its forms after that.
     The order depends on the seed and the numbers alone, so that a resumed run reads on where it was.
     """
     random = Random(recipe.seed)
     per_batch = recipe.rows_in_batch if replayed else recipe.batch_size
     own = _shuffled_passes(learnt, per_batch * steps, random)
-    other = _shuffled_passes(replayed, (recipe.batch_size - per_batch) * steps, random)
+    other = _shuffled_passes([[each] for each in replayed], (recipe.batch_size - per_batch) * steps, random)
     order: list[Encoded] = []
     for step in range(steps):
         order += own[step * per_batch : (step + 1) * per_batch]
@@ -65,10 +71,11 @@ def in_order(learnt: Sequence[Encoded], replayed: Sequence[Encoded], recipe: Rec
     return order
 
 
-def _shuffled_passes(rows: Sequence[Encoded], count: int, random: Random) -> list[Encoded]:
+def _shuffled_passes(rows: Sequence[Forms], count: int, random: Random) -> list[Encoded]:
     order: list[Encoded] = []
     while rows and len(order) < count:
-        order += random.sample(rows, len(rows))
+        shuffled = random.sample(rows, len(rows))
+        order += [random.choice(forms) if order else forms[0] for forms in shuffled]
     return order[:count]
 
 

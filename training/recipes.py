@@ -14,6 +14,7 @@ from providers.sentences import say
 METHODS = ("sft",)
 FEWEST_STEPS = 140
 DEFAULT_EPOCHS = 3
+FEW_ROWS_WORD_DROPOUT = 0.15
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,15 @@ class Recipe:
     `replay` is the share of rows that are the base model's own answers, which keep it from forgetting them.
     `dropout` is the share of the adapter's inputs that each step leaves out, so that few rows are not learnt by rote;
     0.1 is what QLoRA takes for models of up to 13 billion parameters (Dettmers et al. 2023, arXiv:2305.14314).
+    `word_dropout` is the share of a question's words that are left out when it is read again; by default only of rows
+    so few that each is read more than `DEFAULT_EPOCHS` times.
     """
 
     epochs: float | None = None
     learning_rate: float | None = None
     rank: int = 16
     dropout: float = 0.1
+    word_dropout: float | None = None
     batch_size: int = 8
     max_length: int = 1024
     replay: float = 0.6
@@ -41,6 +45,12 @@ class Recipe:
         if self.epochs is None:
             return max(FEWEST_STEPS, DEFAULT_EPOCHS * per_epoch)
         return max(1, math.ceil(self.epochs * rows / own))
+
+    def share_left_out(self, rows: int) -> float:
+        """Return the share of a question's words to leave out, for so many training rows."""
+        if self.word_dropout is not None:
+            return self.word_dropout
+        return FEW_ROWS_WORD_DROPOUT if self.epochs is None and self.steps(rows) == FEWEST_STEPS else 0.0
 
     @property
     def rows_in_batch(self) -> int:
@@ -63,6 +73,7 @@ SPECS = {
         ParameterSpec("learning_rate", "float", 1e-7, 1, 1e-4),
         ParameterSpec("rank", "int", 1, 512, 1, default=Recipe.rank),
         ParameterSpec("dropout", "float", 0, 0.9, 0.05, default=Recipe.dropout),
+        ParameterSpec("word_dropout", "float", 0, 0.9, 0.05),
         ParameterSpec("batch_size", "int", 1, 256, 1, default=Recipe.batch_size),
         ParameterSpec("max_length", "int", 16, 131_072, 1, default=Recipe.max_length),
         ParameterSpec("replay", "float", 0, 0.9, 0.05, default=Recipe.replay),

@@ -7,7 +7,7 @@ Source: Huang et al., "Mitigating Catastrophic Forgetting in Large Language Mode
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from training.run_folder import write_whole
 QUESTIONS = Path(__file__).parent / "replay_questions.txt"
 BATCH = 16
 LONGEST_ANSWER = 96
+LIKE = 0.4
 SECONDS = 60.0
 
 
@@ -30,14 +31,28 @@ def questions() -> tuple[str, ...]:
     return tuple(line.strip() for line in QUESTIONS.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
-def replay_rows(model: Any, tokenizer: Any, kept: Path, shall_stop: Callable[[], bool], skip: set[str]) -> list[Row]:
+def questions_beside(taught: Collection[str]) -> list[str]:
+    """List the questions that share less than `LIKE` of their words (Jaccard index) with each one that is taught."""
+    known = {words for each in taught if (words := _words(each))}
+    asked = {question: _words(question) for question in questions()}
+    return [
+        question
+        for question, words in asked.items()
+        if all(len(words & each) < LIKE * len(words | each) for each in known)
+    ]
+
+
+def replay_rows(
+    model: Any, tokenizer: Any, kept: Path, shall_stop: Callable[[], bool], taught: Collection[str]
+) -> list[Row]:
     """Return the model's own answers, from the file `kept` where a run before asked for them already.
 
-    Questions in `skip` are left out: the dataset teaches other answers to them. Takes at most a minute.
+    Questions like one in `taught` are left out: the dataset speaks for them and for what is asked almost alike. Takes
+    at most a minute.
     """
     if kept.is_file():
         return [from_line(line) for line in kept.read_text(encoding="utf-8").split("\n") if line]
-    asked = [question for question in questions() if normalised(question) not in skip]
+    asked = questions_beside(taught)
     rows: list[Row] = []
     deadline = time.monotonic() + SECONDS
     for start in range(0, len(asked), BATCH):
@@ -48,9 +63,9 @@ def replay_rows(model: Any, tokenizer: Any, kept: Path, shall_stop: Callable[[],
     return rows
 
 
-def normalised(text: str) -> str:
-    """Return a text without case and surrounding marks, to compare questions."""
-    return " ".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())
+def _words(text: str) -> frozenset[str]:
+    """Return the words of a question without case and marks."""
+    return frozenset("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())
 
 
 def _answers(model: Any, tokenizer: Any, asked: list[str]) -> Iterator[Row]:

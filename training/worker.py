@@ -94,7 +94,7 @@ def _train(folder: RunFolder, spec: Spec) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     rows = read_rows(Path(spec.rows), spec.rows_sha256)
     limit = min(recipe.max_length, _context_length(model.config))
-    learnt, held_out, too_long = encoded_rows(rows, tokenizer, limit)
+    learnt, held_out, too_long = encoded_rows(rows, tokenizer, limit, recipe)
     replayed = encoded_replay(
         replay_rows(model, tokenizer, folder.path / "replay.jsonl", folder.shall_stop, asked(rows))
         if recipe.replay and any(row.messages for row in rows)

@@ -46,7 +46,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
 
     assert str(refused.value) == (
         "There is no setting epoch. "
-        "The settings are: epochs, learning_rate, rank, dropout, batch_size, max_length, replay, seed."
+        "The settings are: epochs, learning_rate, rank, dropout, word_dropout, batch_size, max_length, replay, seed."
     )
     with pytest.raises(InvalidRequest) as refused:
         parse_recipe({"x" * 10_000: 3})
@@ -76,6 +76,22 @@ def test_a_recipe_is_an_object(values: Any) -> None:
 )
 def test_the_steps_follow_from_the_rows(recipe: Recipe, rows: int, steps: int) -> None:
     assert recipe.steps(rows) == steps
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rows", "share"),
+    [
+        (Recipe(), 20, 0.15),
+        (Recipe(), 138, 0.15),
+        (Recipe(), 139, 0.0),
+        (Recipe(), 200, 0.0),
+        (Recipe(epochs=50), 20, 0.0),
+        (Recipe(word_dropout=0.0), 20, 0.0),
+        (Recipe(word_dropout=0.3), 1000, 0.3),
+    ],
+)
+def test_words_are_left_out_of_few_rows_unless_it_is_said_otherwise(recipe: Recipe, rows: int, share: float) -> None:
+    assert recipe.share_left_out(rows) == share
 
 
 @pytest.mark.parametrize(
