@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 
 from components.errors import error_sentence
+from components.pictures import Entry
 from components.texts import language_of, text
-from components.transcript import Entry, answer_entry, shown_ratings, turn_id_of
+from components.transcript import answer_entry, shown_ratings, turn_id_of
 from core.errors import RequestRefused
 from core.feedback import FeedbackStore, Opinion
 from core.settings import Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -14,20 +15,22 @@ from components.answer_feedback import AnswerFeedback, place_of
 from components.errors import error_sentence
 from components.models import ModelPicker
 from components.parameters import ParametersPanel, ParametersTab, build_panel, in_force, to_values
+from components.pictures import Entry, picture_entries
 from components.streaming import with_pings
 from components.texts import language_of, t, text
 from components.transcript import (
-    Entry,
     answer_entry,
     conversation,
     entry_text,
     figures_entry,
     reasoning_entry,
+    split_last_question,
     up_to_last_question,
     user_entry,
     warning_entry,
+    without_lost_pictures,
 )
-from core.chat import Answer, Chat, Question
+from core.chat import MAX_CHARACTERS, Answer, Chat, Question
 from core.feedback import FeedbackStore
 from core.parameters import parse_parameters
 from providers.types import ReasoningDelta, TextDelta
@@ -36,6 +39,7 @@ CONVERSATION_KEY = "simpleia-conversation"
 UPDATE_SECONDS = 0.1
 KEEP_SECONDS = 1.0
 KEPT_CHARACTERS = 1_000_000
+UNCHANGED = [gr.skip(), gr.skip(), gr.skip()]
 LATEX = [
     {"left": left, "right": right, "display": display}
     for left, right, display in (("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False))
@@ -47,7 +51,7 @@ class ChatTab:
     """The conversation, the message box, the panel, and what the browser keeps of them."""
 
     chatbot: gr.Chatbot
-    message: gr.Textbox
+    message: gr.MultimodalTextbox
     panel: ParametersPanel
     kept: gr.BrowserState
     rated: gr.State
@@ -86,8 +90,11 @@ def build() -> ChatTab:
                     min_width=200,
                 )
                 close_comment = gr.Button(t("comment_close"), elem_id="close-comment", size="sm", scale=0, min_width=80)
-            message = gr.Textbox(
+            message = gr.MultimodalTextbox(
                 elem_id="message",
+                file_types=["image"],
+                file_count="multiple",
+                max_plain_text_length=MAX_CHARACTERS,
                 label=t("message_label"),
                 placeholder=t("message_placeholder"),
                 show_label=False,
@@ -160,21 +167,22 @@ class ChatActions:
     said: AnswerFeedback
 
     async def ask(
-        self, request: gr.Request, message: str, entries: list[Entry], *settings: Any
+        self, request: gr.Request, message: Mapping[str, Any], entries: list[Entry], *settings: Any
     ) -> AsyncGenerator[list[Any], None]:
         """Add the message to the conversation and stream its answer; an empty message changes nothing."""
-        if not (message or "").strip():
+        if not message["text"].strip():
             gr.Warning(text("message_empty", language_of(request)))
-            yield [gr.skip(), gr.skip(), gr.skip()]
+            yield UNCHANGED
             return
-        async for update in self._answer(request, [*entries, user_entry(message)], settings):
+        asked = [*picture_entries(message["files"]), user_entry(message["text"])]
+        async for update in self._answer(request, [*entries, *asked], settings):
             yield update
 
     async def ask_example(
         self, request: gr.Request, event: gr.SelectData, entries: list[Entry], *settings: Any
     ) -> AsyncGenerator[list[Any], None]:
         """Ask one of the suggestions of the empty page."""
-        async for update in self.ask(request, event.value["text"], entries, *settings):
+        async for update in self.ask(request, _only_text(event.value["text"]), entries, *settings):
             yield update
 
     async def ask_again(
@@ -188,12 +196,12 @@ class ChatActions:
         self, request: gr.Request, event: gr.EditData, entries: list[Entry], *settings: Any
     ) -> AsyncGenerator[list[Any], None]:
         """Replace the edited message, forget what came after it, and ask; an edited answer is a correction."""
-        index = place_of(event)
+        index, entries = place_of(event), without_lost_pictures(entries, language_of(request))
         if entries[index]["role"] == "assistant":
             corrected = await self.said.correct(request, entries, index, str(event.value))
             yield [corrected, _idle(), _keep(corrected, _conversation_id(settings[0]))]
             return
-        async for update in self.ask(request, str(event.value), entries[:index], *settings):
+        async for update in self.ask(request, _only_text(str(event.value)), entries[:index], *settings):
             yield update
 
     async def restore(
@@ -201,7 +209,8 @@ class ChatActions:
     ) -> tuple[Any, Any]:
         """Bring back the conversation that this browser kept, and mark an answer that a reload cut off."""
         language = language_of(request)
-        entries = list(kept["entries"]) if isinstance(kept, dict) and isinstance(kept.get("entries"), list) else []
+        remembered = kept["entries"] if isinstance(kept, dict) and isinstance(kept.get("entries"), list) else []
+        entries = without_lost_pictures(remembered, language)
         marked = gr.skip()
         if isinstance(kept, dict) and kept.get("running"):
             entries.append(warning_entry(text("answer_interrupted", language)))
@@ -219,8 +228,15 @@ class ChatActions:
         """Stream the answer to the last entry, at most ten updates a second, and fewer when it is long."""
         language, turn_id = language_of(request), uuid.uuid4().hex
         kept, model, system, streaming, *numbers = settings
-        conversation_id = _conversation_id(kept)
-        *history, message = conversation(entries)
+        conversation_id, session = _conversation_id(kept), str(request.session_hash or "")
+        try:
+            entries = await asyncio.to_thread(without_lost_pictures, entries, language)
+            *history, message = await asyncio.to_thread(conversation, entries)
+            await self.chat.check_pictures(message.images, model, session)
+        except Exception as error:
+            gr.Warning(error_sentence(error, language))
+            yield UNCHANGED
+            return
         yield [entries, _busy(), _keep(entries, conversation_id, running=True)]
         written, thought = "", ""
         shown = kept_at = time.monotonic()
@@ -232,7 +248,8 @@ class ChatActions:
                 system=system or "",
                 conversation_id=conversation_id,
                 parameters=parse_parameters(to_values(numbers)),
-                session=str(request.session_hash or ""),
+                images=message.images,
+                session=session,
                 user=self.said.user(request),
                 turn_id=turn_id,
             )
@@ -248,7 +265,7 @@ class ChatActions:
                 now = time.monotonic()
                 if event is None or not streaming or now - shown < _update_seconds(len(written)):
                     if event is None:
-                        yield [gr.skip(), gr.skip(), gr.skip()]
+                        yield UNCHANGED
                     continue
                 partial_entries = _with_answer(entries, written, thought, language, turn_id)
                 keeping = now - kept_at >= KEEP_SECONDS
@@ -266,17 +283,17 @@ class ChatActions:
 
 def stopped(entries: list[Entry], kept: Mapping[str, Any] | None, request: gr.Request) -> list[Any]:
     """Mark the answer as stopped; what was written stays."""
-    entries = [*entries, warning_entry(text("answer_stopped", language_of(request)))]
+    language = language_of(request)
+    entries = [*without_lost_pictures(entries, language), warning_entry(text("answer_stopped", language))]
     return [entries, _idle(), _keep(entries, _conversation_id(kept))]
 
 
-def take_back(entries: list[Entry], kept: Mapping[str, Any] | None) -> list[Any]:
+def take_back(entries: list[Entry], kept: Mapping[str, Any] | None, request: gr.Request) -> list[Any]:
     """Remove the last question with its answer, and put the question back into the message box."""
-    asked = up_to_last_question(entries)
-    if not asked:
-        return [gr.skip(), gr.skip(), gr.skip()]
-    before = asked[:-1]
-    return [before, _idle(value=entry_text(asked[-1])), _keep(before, _conversation_id(kept))]
+    before, question = split_last_question(without_lost_pictures(entries, language_of(request)))
+    if not question["text"]:
+        return UNCHANGED
+    return [before, _idle(value=question), _keep(before, _conversation_id(kept))]
 
 
 def clear() -> list[Any]:
@@ -294,8 +311,12 @@ def _update_seconds(length: int) -> float:
     return UPDATE_SECONDS + length / 20_000
 
 
+def _only_text(message: str) -> dict[str, Any]:
+    return {"text": message, "files": []}
+
+
 def _busy() -> Any:
-    return gr.update(value="", submit_btn=False, stop_btn=True)
+    return gr.update(value=_only_text(""), submit_btn=False, stop_btn=True)
 
 
 def _idle(**changes: Any) -> Any:

@@ -20,15 +20,8 @@ def read_upload(file: Any) -> bytes:
     Gradio checks only files that call themselves files, so the path is checked here.
     """
     named = file.get("path") if isinstance(file, dict) else file
-    if not isinstance(named, str):
-        raise InvalidRequest(say("file must be an uploaded file."), say("With gradio_client, pass handle_file(path)."))
-    path = Path(named)
-    try:
-        path = path.resolve()
-        uploaded = path.is_relative_to(Path(get_upload_folder()).resolve()) and path.is_file()
-    except (OSError, ValueError):  # A name that no file can have.
-        uploaded = False
-    if not uploaded:
+    path = uploaded_path(named) if isinstance(named, str) else None
+    if path is None:
         raise InvalidRequest(say("file must be an uploaded file."), say("With gradio_client, pass handle_file(path)."))
     if (size := path.stat().st_size) > MAX_BYTES:
         raise InvalidRequest(
@@ -36,6 +29,17 @@ def read_upload(file: Any) -> bytes:
             say("Split it."),
         )
     return path.read_bytes()
+
+
+def uploaded_path(name: str) -> Path | None:
+    """Return the path of a file that was uploaded and is still there; `None` for any other name."""
+    path = Path(name)
+    try:
+        path = path.resolve()
+        uploaded = path.is_relative_to(Path(get_upload_folder()).resolve()) and path.is_file()
+    except (OSError, ValueError):  # A name that no file can have.
+        return None
+    return path if uploaded else None
 
 
 def offer(content: bytes, name: str) -> dict[str, Any]:

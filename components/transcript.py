@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from components.pictures import Entry, is_kept, picture_entry, picture_path, read_picture
 from components.texts import in_language, text
 from core.chat import Answer
-from providers.types import Message, Notice
-
-Entry = dict[str, Any]
+from providers.types import Image, Message, Notice
 
 REMARK = "remark"
 TURN = "turn-"
@@ -87,9 +87,25 @@ def notice_lines(notices: Iterable[Notice], language: str) -> list[str]:
 
 
 def conversation(entries: Sequence[Entry]) -> tuple[Message, ...]:
-    """Return what the person and the model said, without what the page said about it."""
-    said = [entry for entry in entries if not _is_remark(entry)]
-    return tuple(Message(entry["role"], entry_text(entry)) for entry in said if entry_text(entry))
+    """Return what the person and the model said, without what the page said about it; reads the pictures.
+
+    Raises InvalidRequest for a picture that cannot be read.
+    """
+    said: list[Message] = []
+    pictures: list[Image] = []
+    for entry in entries:
+        if path := picture_path(entry):
+            pictures.append(read_picture(path))
+        elif not _is_remark(entry) and (content := entry_text(entry)):
+            images = tuple(pictures) if entry["role"] == "user" else ()
+            said.append(Message(entry["role"], content, images))
+            pictures.clear()
+    return tuple(said)
+
+
+def without_lost_pictures(entries: Sequence[Entry], language: str) -> list[Entry]:
+    """Return the entries with a remark in place of each picture that is no longer on the server."""
+    return [_found(entry, language) for entry in entries]
 
 
 def entry_text(entry: Entry) -> str:
@@ -106,8 +122,28 @@ def up_to_last_question(entries: Sequence[Entry]) -> list[Entry]:
     return list(entries[: last + 1])
 
 
+def split_last_question(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
+    """Return what comes before the person's last message, and that message as the box holds one: text and files."""
+    before = up_to_last_question(entries)
+    question = entry_text(before.pop()) if before else ""
+    files: list[str] = []
+    while before and (path := picture_path(before[-1])):
+        files.insert(0, path)
+        before.pop()
+    return before, {"text": question, "files": files}
+
+
 def _blocks(content: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": content}]
+
+
+def _found(entry: Entry, language: str) -> Entry:
+    """Return an entry with no more of a file than the path of a picture that is there."""
+    if not (path := picture_path(entry)):
+        return entry
+    if is_kept(path):
+        return picture_entry(path)
+    return warning_entry(text("picture_lost", language, name=Path(path).name))
 
 
 def _is_remark(entry: Entry) -> bool:

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 
 from core.context import fit_context
 from core.database import Database
 from core.errors import HalfACharacter, InvalidRequest, StorageFailed
-from core.images import check_images
+from core.images import check_images, check_sees, leave_out_pictures
 from core.models import Models
 from core.turns import Turn, record
 from core.users import LOCAL, User
-from providers.errors import ProviderError, Rejected
+from providers.errors import ProviderError
 from providers.sentences import say
 from providers.types import (
     ChatRequest,
@@ -103,17 +103,18 @@ class Chat:
         model_id = models.full_id(question.model)
         info = await models.load(model_id)
         provider, name = models.split(model_id)
-        if question.images and not info.capabilities.images:
-            raise Rejected(
-                say("{model} cannot see pictures.", model=name),
-                provider=provider.info.key,
-                hint=say("Leave the picture out, or choose a model that sees."),
-            )
+        check_sees(question.images, info)
         start = time.perf_counter()
         notices: list[Notice] = []
-        fitted = await fit_context(
-            _messages(question), provider, name, info.context_length, question.parameters.max_tokens
-        )
+        messages, unseen = leave_out_pictures(_messages(question), info)
+        if unseen:
+            notices.append(
+                Notice(
+                    say("{count} earlier pictures were left out; {model} does not get them.", count=unseen, model=name)
+                )
+            )
+            yield notices[-1]
+        fitted = await fit_context(messages, provider, name, info.context_length, question.parameters.max_tokens)
         if fitted.left_out:
             notices.append(
                 Notice(
@@ -151,6 +152,12 @@ class Chat:
             notices.append(Notice(say("This answer cannot be rated: {reason}", reason=error.message)))
             yield notices[-1]
         yield draft.answer(finished, timings, tuple(notices), _cost(info, finished.usage))
+
+    async def check_pictures(self, images: Sequence[Image], model: str, session: str) -> None:
+        """Refuse pictures before anything is changed, as `stream` would: InvalidRequest, NotAllowed, ProviderError."""
+        check_images(images)
+        if images:
+            check_sees(images, await self.models.for_session(session).find(model))
 
     async def _keep_part(self, draft: _Draft, finish_reason: str) -> None:
         """Keep what was written of an answer that did not come to its end."""

@@ -7,9 +7,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+from core.configuration import Configuration
+from core.settings import Settings
+from providers.types import Endpoint
+from tests.conftest import BUNDLED, serving
+from tests.wire import talker
+from tests.wire.loopback import WireServer, wire_server
+from tests.wire.openai import OpenAIWire
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -20,6 +29,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
+SERVED = f"served/{talker.MODEL}"
 TABS = ("chat", "parameters", "models", "feedback", "finetune")
 PATIENCE_MS = 60_000  # An answer at temperature 0.7 may be long, and the machine busy.
 
@@ -156,3 +166,37 @@ def open_page(browser: Browser, app_url: str) -> Iterator[OpenPage]:
 def chat_page(open_page: OpenPage) -> ChatPage:
     """The page in English on a desktop, with the bundled model."""
     return open_page()
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[WireServer]:
+    """A server of OpenAI's protocol."""
+    with wire_server(OpenAIWire()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service_url(
+    service: WireServer, tmp_path_factory: pytest.TempPathFactory, hosts_reached_for: list[str]
+) -> Iterator[str]:
+    """The address of an application whose configuration names that server."""
+    endpoint = Endpoint("served", "openai", service.url, None, "SERVED_API_KEY")
+    data: Path = tmp_path_factory.mktemp("data")
+    settings = Settings(
+        data_dir=data, bundled_dir=BUNDLED, device="cpu", configuration=Configuration(endpoints=(endpoint,))
+    )
+    with serving(settings) as url:
+        yield url
+
+
+@pytest.fixture
+def open_served(browser: Browser, service_url: str) -> Iterator[OpenPage]:
+    """Open pages of that application."""
+    with opened(browser, service_url) as open_one:
+        yield open_one
+
+
+@pytest.fixture
+def served_page(open_served: OpenPage) -> ChatPage:
+    """The page of that application."""
+    return open_served()

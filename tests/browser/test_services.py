@@ -3,93 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
-from core.configuration import Configuration
-from core.settings import Settings
-from providers.types import Endpoint
-from tests.browser.conftest import ChatPage, opened
-from tests.conftest import BUNDLED, serving
-from tests.wire import talker
-from tests.wire.loopback import Cut, Status, WireServer, wire_server
-from tests.wire.openai import OpenAIWire
+from tests.browser.conftest import SERVED, ChatPage
+from tests.wire.loopback import Cut, Status, WireServer
 
-MODEL = f"served/{talker.MODEL}"
 KEY = "sk-canary-of-this-page-1234"
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[WireServer]:
-    """A server of OpenAI's protocol."""
-    with wire_server(OpenAIWire()) as server:
-        yield server
+def test_a_model_of_a_service_is_chosen_and_answers(served_page: ChatPage, service: WireServer) -> None:
+    served_page.choose_model(SERVED)
+    expect(served_page.page.locator("#model-state")).to_contain_text("served")
 
-
-@pytest.fixture(scope="module")
-def service_url(
-    service: WireServer, tmp_path_factory: pytest.TempPathFactory, hosts_reached_for: list[str]
-) -> Iterator[str]:
-    """The address of an application whose configuration names that server."""
-    endpoint = Endpoint("served", "openai", service.url, None, "SERVED_API_KEY")
-    data: Path = tmp_path_factory.mktemp("data")
-    settings = Settings(
-        data_dir=data, bundled_dir=BUNDLED, device="cpu", configuration=Configuration(endpoints=(endpoint,))
-    )
-    with serving(settings) as url:
-        yield url
-
-
-@pytest.fixture
-def page(browser: Browser, service_url: str) -> Iterator[ChatPage]:
-    """The page of that application."""
-    with opened(browser, service_url) as open_one:
-        yield open_one()
-
-
-def test_a_model_of_a_service_is_chosen_and_answers(page: ChatPage, service: WireServer) -> None:
-    page.choose_model(MODEL)
-    expect(page.page.locator("#model-state")).to_contain_text("served")
-
-    assert len(page.ask("Hello?")) > 20
+    assert len(served_page.ask("Hello?")) > 20
     assert service.chats[-1].body["messages"][-1]["content"] == "Hello?"
 
 
-def test_a_key_is_used_shown_by_its_end_and_forgotten(page: ChatPage, service: WireServer) -> None:
-    page.open_tab("models")
-    page.page.locator("#services button").first.click()
-    page.page.locator("#key-service input").click()
-    page.page.get_by_role("option", name="served", exact=True).click()
-    page.page.locator("#service-key input").fill(KEY)
-    page.page.locator("#service-key input").press("Enter")
-    expect(page.page.locator("#services-table")).to_contain_text("…1234")
-    expect(page.page.locator("#service-key input")).to_have_value("")
-    page.open_tab("chat")
-    page.choose_model(MODEL)
-    page.ask("With a key?")
+def test_a_key_is_used_shown_by_its_end_and_forgotten(served_page: ChatPage, service: WireServer) -> None:
+    served_page.open_tab("models")
+    served_page.page.locator("#services button").first.click()
+    served_page.page.locator("#key-service input").click()
+    served_page.page.get_by_role("option", name="served", exact=True).click()
+    served_page.page.locator("#service-key input").fill(KEY)
+    served_page.page.locator("#service-key input").press("Enter")
+    expect(served_page.page.locator("#services-table")).to_contain_text("…1234")
+    expect(served_page.page.locator("#service-key input")).to_have_value("")
+    served_page.open_tab("chat")
+    served_page.choose_model(SERVED)
+    served_page.ask("With a key?")
 
     assert service.chats[-1].headers["authorization"] == f"Bearer {KEY}"
-    assert KEY not in page.page.content()
-    assert KEY not in page.page.evaluate("JSON.stringify(localStorage)")
-    page.open_tab("models")
-    page.page.click("#forget-key")
-    expect(page.page.locator("#services-table")).not_to_contain_text("…1234")
+    assert KEY not in served_page.page.content()
+    assert KEY not in served_page.page.evaluate("JSON.stringify(localStorage)")
+    served_page.open_tab("models")
+    served_page.page.click("#forget-key")
+    expect(served_page.page.locator("#services-table")).not_to_contain_text("…1234")
 
 
-def test_an_answer_that_breaks_off_is_kept_and_says_so(page: ChatPage, service: WireServer) -> None:
-    page.choose_model(MODEL)
+def test_an_answer_that_breaks_off_is_kept_and_says_so(served_page: ChatPage, service: WireServer) -> None:
+    served_page.choose_model(SERVED)
     service.faults.append(Cut(after=5))
-    page.send("Break off")
-    expect(page.warnings).to_contain_text(re.compile("incomplete"))
+    served_page.send("Break off")
+    expect(served_page.warnings).to_contain_text(re.compile("incomplete"))
 
-    assert page.answers.last.inner_text()
+    assert served_page.answers.last.inner_text()
 
 
-def test_a_refused_key_says_where_to_type_another(page: ChatPage, service: WireServer) -> None:
-    page.choose_model(MODEL)
+def test_a_refused_key_says_where_to_type_another(served_page: ChatPage, service: WireServer) -> None:
+    served_page.choose_model(SERVED)
     service.faults.append(Status(401, "invalid key"))
-    page.send("Refuse me")
-    expect(page.warnings).to_contain_text("SERVED_API_KEY")
+    served_page.send("Refuse me")
+    expect(served_page.warnings).to_contain_text("SERVED_API_KEY")

@@ -38,6 +38,8 @@ def filled_in(guest: httpx.Client, dependency: dict[str, Any], name: str) -> lis
             data.append({"id": "c", "entries": []})
         elif kind in ("slider", "number", "checkbox", "radio"):
             data.append(kinds[number]["props"].get("value"))
+        elif kind == "multimodaltextbox":
+            data.append({"text": name, "files": []})
         elif kind == "uploadbutton":
             data.append({"path": name, "meta": FILE})
         else:
