@@ -13,6 +13,7 @@ import gradio as gr
 
 from components.answer_feedback import AnswerFeedback, place_of
 from components.errors import error_sentence
+from components.message_names import NAME_THE_BOX
 from components.models import ModelPicker
 from components.parameters import ParametersPanel, ParametersTab, build_panel, in_force, to_values
 from components.pictures import Entry, picture_entries
@@ -154,6 +155,7 @@ def wire(
         event(None, None, None, cancels=running, **quick).then(change, inputs, page, **quick)
     parameters.markdown.change(lambda on: gr.update(render_markdown=on), parameters.markdown, ui.chatbot, **quick)
     demo.load(actions.restore, [ui.kept, ui.panel.preferences], [ui.chatbot, ui.kept], **quick)
+    demo.load(None, None, None, js=NAME_THE_BOX, **quick)
     ui.chatbot.like(said.rate, [ui.chatbot], [ui.chatbot, ui.rated, ui.comment_row, ui.comment], **streaming)
     ui.comment.submit(said.comment, [ui.rated, ui.comment], [ui.comment_row], **streaming)
     ui.close_comment.click(lambda: gr.update(visible=False), None, ui.comment_row, **quick)

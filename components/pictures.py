@@ -6,6 +6,7 @@ The browser keeps the reference: a day, or until the server ends, and then the p
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,9 @@ Entry = dict[str, Any]
 
 def picture_entry(path: str) -> Entry:
     """Return the entry of an uploaded picture. Nothing of what the browser says of it beside its path is kept."""
-    return {
-        "role": "user",
-        "content": [
-            {"type": "file", "file": {"path": path, "orig_name": Path(path).name}, "alt_text": Path(path).name}
-        ],
-    }
+    name = Path(path).name
+    file = {"path": path, "orig_name": name, "mime_type": mimetypes.guess_type(name)[0] or "image/png"}
+    return {"role": "user", "content": [{"type": "file", "file": file, "alt_text": name}]}
 
 
 def picture_path(entry: Entry) -> str:

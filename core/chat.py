@@ -110,7 +110,7 @@ class Chat:
         if unseen:
             notices.append(
                 Notice(
-                    say("{count} earlier pictures were left out; {model} does not get them.", count=unseen, model=name)
+                    say("Earlier pictures that {model} does not get: {count}.", count=unseen, model=name)
                 )
             )
             yield notices[-1]

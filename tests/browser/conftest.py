@@ -180,7 +180,7 @@ def service_url(
     service: WireServer, tmp_path_factory: pytest.TempPathFactory, hosts_reached_for: list[str]
 ) -> Iterator[str]:
     """The address of an application whose configuration names that server."""
-    endpoint = Endpoint("served", "openai", service.url, None, "SERVED_API_KEY")
+    endpoint = Endpoint("served", "openai", service.url, None, "SERVED_API_KEY", context_length=32_000)
     data: Path = tmp_path_factory.mktemp("data")
     settings = Settings(
         data_dir=data, bundled_dir=BUNDLED, device="cpu", configuration=Configuration(endpoints=(endpoint,))
