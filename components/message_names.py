@@ -6,22 +6,24 @@ import json
 
 from components.texts import LANGUAGES, text
 
-PARTS = {
-    "#message .full-container": "box_label",
-    "#message [data-testid=upload-button]": "box_attach",
-    "#message .submit-button": "box_send",
-    "#message .stop-button": "box_stop",
-    "#message .thumbnails": "box_pictures",
-    "#message .thumbnail-wrapper": "box_picture",
-    "#message .delete-button": "box_remove",
-    "#message .loader": "box_uploading",
-    "#chat .image-container > button": "box_picture",
-}
-NAMES = {language: {part: text(key, language) for part, key in PARTS.items()} for language in LANGUAGES}
+
+def _names(language: str) -> dict[str, str]:
+    return {
+        "#message .full-container": text("box_label", language),
+        "#message [data-testid=upload-button]": text("box_attach", language),
+        "#message .submit-button": text("box_send", language),
+        "#message .stop-button": text("box_stop", language),
+        "#message .thumbnails": text("box_pictures", language),
+        "#message .thumbnail-wrapper": text("box_picture", language),
+        "#message .delete-button": text("box_remove", language),
+        "#message .loader": text("box_uploading", language),
+        "#chat .image-container > button": text("box_picture", language),
+    }
+
 
 # A list item without a list is an error to screen readers, and the list would hold a button, so each is a group.
 NAME_THE_BOX = f"""() => {{
-  const all = {json.dumps(NAMES, ensure_ascii=False)};
+  const all = {json.dumps({language: _names(language) for language in LANGUAGES}, ensure_ascii=False)};
   const names = all[(navigator.language || "").slice(0, 2)] ?? all.{LANGUAGES[0]};
   const say = (part, name, value) => part.getAttribute(name) === value || part.setAttribute(name, value);
   const name = () => {{
@@ -31,6 +33,7 @@ NAME_THE_BOX = f"""() => {{
     groups.forEach((part) => say(part, "role", "group"));
   }};
   const watch = new MutationObserver(name);
-  document.querySelectorAll("#message, #chat").forEach((part) => watch.observe(part, {{ childList: true, subtree: true }}));
+  for (const id of ["message", "chat"])
+    watch.observe(document.getElementById(id), {{ childList: true, subtree: true }});
   name();
 }}"""

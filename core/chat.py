@@ -109,9 +109,7 @@ class Chat:
         messages, unseen = leave_out_pictures(_messages(question), info)
         if unseen:
             notices.append(
-                Notice(
-                    say("Earlier pictures that {model} does not get: {count}.", count=unseen, model=name)
-                )
+                Notice(say("Earlier pictures that {model} does not get: {count}.", count=unseen, model=name))
             )
             yield notices[-1]
         fitted = await fit_context(messages, provider, name, info.context_length, question.parameters.max_tokens)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from core.errors import InvalidRequest
-from core.images import MAX_BYTES, MAX_IMAGES, check_images, image_of
-from providers.types import Image
+from core.images import MAX_BYTES, MAX_IMAGES, check_images, check_sees, image_of, leave_out_pictures
+from providers.errors import Rejected
+from providers.types import Capabilities, Image, Message, ModelInfo
+
+PICTURE = Image("image/png", b"x")
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,33 @@ def test_too_many_and_too_big_ones_are_refused() -> None:
     for images in ([small] * (MAX_IMAGES + 1), [big]):
         with pytest.raises(InvalidRequest):
             check_images(images)
+
+
+def test_pictures_that_are_too_big_together_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="together"):
+        check_images([Image("image/png", b"x" * (MAX_BYTES - 1))] * 3)
+
+
+def test_a_model_that_does_not_see_refuses_pictures() -> None:
+    check_sees([PICTURE], model(sees=True))
+    check_sees([], model(sees=False))
+    with pytest.raises(Rejected, match="m cannot see pictures"):
+        check_sees([PICTURE], model(sees=False))
+
+
+def test_the_oldest_pictures_leave_first_and_the_question_keeps_its_own() -> None:
+    messages = [Message("user", str(number), (PICTURE, PICTURE)) for number in range(6)]
+    kept, left_out = leave_out_pictures(messages, model(sees=True))
+
+    assert left_out == 12 - MAX_IMAGES
+    assert [len(message.images) for message in kept] == [0, 0, 2, 2, 2, 2]
+    assert [message.content for message in kept] == list("012345")
+    kept, left_out = leave_out_pictures(messages, model(sees=False))
+    assert [len(message.images) for message in kept] == [0, 0, 0, 0, 0, 2]
+    big = Image("image/png", b"x" * MAX_BYTES)
+    kept, left_out = leave_out_pictures([Message("user", "a", (big,)), Message("user", "b", (big, big))], model(True))
+    assert left_out == 1
+
+
+def model(sees: bool) -> ModelInfo:
+    return ModelInfo("m", "p", True, "folder", Capabilities(frozenset(), images=sees))
