@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedTokenizerBase,
@@ -24,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from providers.chat_templates import plain_template
 from providers.errors import ContextTooLong, ModelNotFound, OutOfMemory, ProviderError, UpstreamFailure
 from providers.local_folders import ModelFolder
+from providers.local_vision import Sight, sees
 from providers.precision import choose_device, choose_precision
 from providers.sampling import LogprobTap, logits_processors
 from providers.schema import SchemaGrammar
@@ -59,10 +61,11 @@ class LocalModel:
         transformers_logging.disable_progress_bar()
         device = choose_device(options.device)
         self._tokenizer = _load_tokenizer(folder)
+        self._sight = Sight(folder) if sees(folder) else None
         self._model = _load_weights(folder, device)
         self._stop: tuple[str, ...] = ()
         notices: tuple[Notice, ...] = ()
-        if not self._tokenizer.chat_template:
+        if not self._tokenizer.chat_template and not self._sight:
             self._tokenizer.chat_template, self._stop = plain_template(folder.config)
             notices = (Notice(say("This model has no chat format of its own; a plain one is used.")),)
         self._end_tokens = _end_tokens(self._model, self._tokenizer)
@@ -76,6 +79,8 @@ class LocalModel:
         self._schema_grammar: SchemaGrammar | None = None
         self.adapted: dict[Path, LocalModel] = {}
         _check_before_each_layer(self._model, self._running)
+        if self._sight:  # Its eyes may have more layers than what writes, and see nothing after the prompt.
+            _check_before_each_layer(self._model.get_decoder(), self._running)
         self.info = LoadedModel(
             name=name,
             device=str(device),
@@ -189,12 +194,16 @@ class LocalModel:
     def _prompt(self, messages: Sequence[Message]) -> Any:
         """Return input_ids and attention_mask, each (1, tokens), on the model's device."""
         try:
+            if self._sight:
+                return self._sight.prompt(messages, self._model.device, self._model.dtype)
             return self._tokenizer.apply_chat_template(
                 [{"role": message.role, "content": message.content} for message in messages],
                 add_generation_prompt=True,
                 return_dict=True,
                 return_tensors="pt",
             ).to(self._model.device)
+        except ProviderError:
+            raise
         except Exception as error:
             raise UpstreamFailure(
                 say("This model's chat template cannot format the conversation."),
@@ -284,7 +293,8 @@ def _load_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
 
 def _load_weights(folder: ModelFolder, device: torch.device) -> Any:
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        auto = AutoModelForImageTextToText if sees(folder) else AutoModelForCausalLM
+        model, report = auto.from_pretrained(
             folder.path,
             dtype=choose_precision(device),
             device_map=device,

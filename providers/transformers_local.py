@@ -9,12 +9,14 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from providers.base import LocalProvider, Provider
-from providers.errors import ModelNotFound, Unreachable
+from providers.errors import ModelNotFound, Rejected, Unreachable
 from providers.local_folders import HUB_FILES, ModelFolder, model_folders_under, open_model_folder
+from providers.local_vision import sees
 from providers.sentences import say
 from providers.types import (
     Capabilities,
@@ -64,6 +66,7 @@ class TransformersProvider(LocalProvider):
         local=True,
         needs="a folder or a Hugging Face id",
         docs_url="https://huggingface.co/docs/transformers",
+        offers=frozenset({"images"}),
     )
 
     def __init__(self, settings: ProviderSettings, others: Callable[[str], Provider] | None = None) -> None:
@@ -71,6 +74,7 @@ class TransformersProvider(LocalProvider):
         self._resident: dict[str, LocalModel] = {}
         self._loading: dict[str, asyncio.Task[LocalModel]] = {}
         self._users: Counter[str] = Counter()
+        self._seeing: set[str] = set()
         self._load_turn = asyncio.Lock()  # from_pretrained on two threads at once mixes up their weights.
         self._threads = ThreadPoolExecutor(settings.parallel_answers, thread_name_prefix="answer")
 
@@ -81,7 +85,7 @@ class TransformersProvider(LocalProvider):
         return await asyncio.to_thread(self._describe, model)
 
     def capabilities(self, model: str) -> Capabilities:
-        return CAPABILITIES
+        return replace(CAPABILITIES, images=model in self._seeing)
 
     async def count_tokens(self, messages: Sequence[Message], model: str) -> int:
         return await asyncio.to_thread((await self._ready(model)).count_tokens, messages)
@@ -138,7 +142,14 @@ class TransformersProvider(LocalProvider):
         return {folder: adapted.info for base in self._resident.values() for folder, adapted in base.adapted.items()}
 
     async def training_folder(self, model: str) -> ModelFolder:
-        return await asyncio.to_thread(self._fetch, model)
+        folder = await asyncio.to_thread(self._fetch, model)
+        if sees(folder):
+            raise Rejected(
+                say("{model} cannot be fine-tuned here: it is a model that sees.", model=model),
+                provider=self.info.key,
+                hint=say("Choose a model for text alone."),
+            )
+        return folder
 
     async def aclose(self) -> None:
         self._resident.clear()
@@ -204,12 +215,14 @@ class TransformersProvider(LocalProvider):
         return self._row(name, source, open_model_folder(path) if path else None)
 
     def _row(self, name: str, source: str, folder: ModelFolder | None) -> ModelInfo:
+        if folder and sees(folder):
+            self._seeing.add(name)
         return ModelInfo(
             name=name,
             provider=self.info.key,
             local=True,
             source=source,
-            capabilities=CAPABILITIES,
+            capabilities=self.capabilities(name),
             context_length=folder.context_length if folder else None,
             size_bytes=folder.size_bytes if folder else None,
             loaded=name in self._resident,

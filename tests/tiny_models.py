@@ -13,6 +13,11 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 STARTER = Path(__file__).parent.parent / "models" / "starter"
+SEEING_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 LAYERS = 2
 SLOW_LAYERS = 24
 
@@ -85,6 +90,61 @@ def make_plain_model(folder: Path, dialogue: bool = False) -> Path:
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_seeing_model(folder: Path, seed: int = 0) -> Path:
+    """Save a LLaVA with eyes of 3 layers, which see a picture of any size as 4 tokens, and with a processor."""
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tokenizer = _byte_tokenizer()
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    torch.manual_seed(seed)
+    eyes = CLIPVisionConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    writer = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+        initializer_range=0.3,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config: Any = LlavaConfig(
+        vision_config=eyes,
+        text_config=writer,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=4,
+        vision_feature_layer=-2,
+    )
+    model = LlavaForConditionalGeneration(config)
+    with torch.no_grad():
+        model.lm_head.weight[[*tokenizer.all_special_ids]] = 0
+        model.model.multi_modal_projector.linear_2.weight *= 40
+    model.save_pretrained(folder)
+    side = {"height": 28, "width": 28}
+    LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=side),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        chat_template=SEEING_TEMPLATE,
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
     return folder
 
 
