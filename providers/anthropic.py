@@ -70,7 +70,7 @@ class AnthropicProvider(RemoteProvider):
         except Exception as error:
             if not self._is_anthropic:
                 return estimate_messages(messages)  # Other servers need not have this.
-            raise self._translated(error) from error
+            raise self._translated(error) from self._cause(error)
         return counted.input_tokens
 
     async def _list(self) -> list[ModelInfo] | None:

@@ -1,13 +1,15 @@
 """What can go wrong at a source of answers.
 
-ProviderError(message, provider, hint, status)
+ProviderError(message, provider, hint, status, retry_after)
   MissingKey            the provider needs a key that is not there
   MissingPackage        an optional package is not installed
   Unreachable           nobody answers at the address
   OutOfMemory           the model or the request does not fit in memory
   UpstreamFailure       the engine or the vendor broke
   Rejected              the request cannot be served as it is
-    Unauthorized | ModelNotFound | ContextTooLong | RateLimited(retry_after)
+    Unauthorized | PaymentRequired | ModelNotFound | ContextTooLong | RateLimited
+
+`retry_after` is in seconds, where the vendor says how long to wait.
 
 Messages and hints are shown to the person who asked: the message says what happened, the hint what to do.
 """
@@ -27,12 +29,14 @@ class ProviderError(Exception):
         provider: str = "",
         hint: Sentence | None = None,
         status: int | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.provider = provider
         self.hint = hint
         self.status = status
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else str(self.message)
@@ -66,6 +70,10 @@ class Unauthorized(Rejected):
     """The key is wrong or may not do this."""
 
 
+class PaymentRequired(Rejected):
+    """The account behind the key has nothing left to pay with."""
+
+
 class ModelNotFound(Rejected):
     """There is no such model, or it is not one that can be used here."""
 
@@ -75,16 +83,4 @@ class ContextTooLong(Rejected):
 
 
 class RateLimited(Rejected):
-    """Too many requests; `retry_after` is in seconds, where the vendor says it."""
-
-    def __init__(
-        self,
-        message: Sentence,
-        *,
-        provider: str = "",
-        hint: Sentence | None = None,
-        status: int | None = 429,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message, provider=provider, hint=hint, status=status)
-        self.retry_after = retry_after
+    """Too many requests."""

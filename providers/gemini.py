@@ -75,7 +75,7 @@ class GeminiProvider(RemoteProvider):
         try:
             counted = await self._client().aio.models.count_tokens(model=model, contents=[*told, *contents])
         except Exception as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from self._cause(error)
         return counted.total_tokens or 0
 
     async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
@@ -83,7 +83,7 @@ class GeminiProvider(RemoteProvider):
         try:
             answer = await self._client().aio.models.embed_content(model=model, contents=cast(Any, list(texts)))
         except Exception as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from self._cause(error)
         return [list(row.values or ()) for row in answer.embeddings or ()]
 
     async def _list(self) -> list[ModelInfo] | None:

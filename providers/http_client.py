@@ -14,6 +14,7 @@ from providers.types import Timeouts
 S = TypeVar("S")
 T = TypeVar("T")
 
+OPENED = "simpleia.opened"
 LONGEST_LINE = 4_000_000
 CONNECTIONS = 1000
 KEEP_SECONDS = 2.0  # llama.cpp's server closes after 5; who closes first must not be left to chance.
@@ -109,13 +110,38 @@ def careful() -> dict[str, Any]:
     """
     return {
         "follow_redirects": False,
-        "event_hooks": {"response": [_bound_lines, _refuse_redirect, _read_refusal, _remember]},
+        "event_hooks": {
+            "request": [_watch_connection],
+            "response": [_bound_lines, _refuse_redirect, _read_refusal, _remember],
+        },
     }
+
+
+def on_new_connection(error: BaseException) -> bool:
+    """Say whether a request failed on a connection that was opened for it: its service may have begun with it.
+
+    A connection that was kept from before and closed without a byte had been given up before the request arrived.
+    """
+    try:
+        request = error.request  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # httpx raises RuntimeError where it does not know.
+        return False
+    return bool(request.extensions.get(OPENED))
 
 
 def silence(timeouts: Timeouts) -> float:
     """Return the seconds without a byte after which a connection is given up; pieces are timed apart from this."""
     return max(timeouts.first_piece, timeouts.idle) + 1
+
+
+async def _watch_connection(request: Any) -> None:
+    """Note on the request when a connection is opened for it (httpx's documentation, "Request extensions")."""
+
+    async def trace(event: str, _: Any) -> None:
+        if event == "connection.connect_tcp.started":
+            request.extensions[OPENED] = True
+
+    request.extensions = {**request.extensions, "trace": trace}
 
 
 async def _bound_lines(response: Any) -> None:

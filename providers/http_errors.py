@@ -16,6 +16,7 @@ import httpx2
 from providers.errors import (
     ContextTooLong,
     ModelNotFound,
+    PaymentRequired,
     ProviderError,
     RateLimited,
     Rejected,
@@ -23,7 +24,7 @@ from providers.errors import (
     Unreachable,
     UpstreamFailure,
 )
-from providers.http_client import LineTooLong, Redirected
+from providers.http_client import LineTooLong, Redirected, on_new_connection
 from providers.sentences import Sentence, say
 from providers.types import ProviderInfo
 
@@ -31,6 +32,7 @@ TOO_LONG = re.compile(
     r"context.{0,30}(length|window|size)|too (long|many tokens)|maximum.{0,30}tokens|exceed.{0,40}token"
 )
 MISSING = re.compile(r"model.{0,80}(not found|does not exist|not exist|unknown)|(unknown|no such|invalid) model", re.I)
+UNPAID = re.compile(r"insufficient.?(quota|credit|balance)|credit balance|billing|payment required", re.I)
 RATE_LIMIT = re.compile(r"rate.?limit|too many requests|usage limit", re.I)
 NO_KEY = re.compile(r"authenticat|unauthori[sz]ed|api.?key", re.I)
 LONGEST_REASON = 300
@@ -46,6 +48,13 @@ def status_error(
 ) -> ProviderError:
     """Return the error for an HTTP status and what the vendor said about it."""
     said = readable(reason)
+    if status == 402 or (status in (400, 403, 429) and retry_after is None and UNPAID.search(reason)):
+        return PaymentRequired(
+            say("{provider} wants to be paid first: {reason}.", provider=info.label, reason=said),
+            provider=info.key,
+            hint=say("Look at the balance and the quota of your account there, or choose another service."),
+            status=status,
+        )
     if status in (401, 403):
         return Unauthorized(
             say("{provider} refuses the key: {reason}.", provider=info.label, reason=said),
@@ -60,6 +69,7 @@ def status_error(
             say("{provider} takes no more requests now: {reason}.", provider=info.label, reason=said),
             provider=info.key,
             hint=_wait(retry_after),
+            status=status,
             retry_after=retry_after,
         )
     if status in (400, 413, 422, 500) and TOO_LONG.search(reason.lower()):
@@ -86,14 +96,15 @@ def status_error(
     return UpstreamFailure(
         say("{provider} failed ({status}): {reason}.", provider=info.label, status=status, reason=said),
         provider=info.key,
-        hint=say("Ask again in a moment."),
+        hint=say("Ask again in a moment.") if retry_after is None else _wait(retry_after),
         status=status,
+        retry_after=retry_after,
     )
 
 
 def connection_error(info: ProviderInfo, error: BaseException, start_hint: Sentence | None = None) -> ProviderError:
     """Return the error for what happened on the way; the causes of `error` are looked at, because clients wrap them."""
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     address = info.base_url or info.label
     for cause in causes:
         if isinstance(cause, Redirected):
@@ -127,7 +138,7 @@ def connection_error(info: ProviderInfo, error: BaseException, start_hint: Sente
             say("{provider} hung up without an answer.", provider=info.label),
             provider=info.key,
             hint=say("Ask again."),
-            status=NO_STATUS,
+            status=None if any(on_new_connection(cause) for cause in causes) else NO_STATUS,
         )
     if any(isinstance(cause, httpx.HTTPError | httpx2.HTTPError | OSError) for cause in causes):
         return cut_off(info)
@@ -192,7 +203,8 @@ def _wait(retry_after: float | None) -> Sentence:
     return say("Wait {seconds} s and ask again.", seconds=f"{retry_after:.0f}")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -73,7 +73,7 @@ class HuggingFaceProvider(RemoteProvider):
             async with self._client() as client:
                 rows = [await client.feature_extraction(text, model=model) for text in texts]
         except Exception as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from self._cause(error)
         return [[float(value) for value in (row[0] if row.ndim > 1 else row)] for row in rows]
 
     async def _list(self) -> list[ModelInfo] | None:

@@ -93,7 +93,7 @@ class OllamaProvider(RemoteProvider):
             async with self._client() as client:
                 answer = await client.embed(model=model, input=list(texts))
         except Exception as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from self._cause(error)
         return [list(row) for row in answer.embeddings]
 
     def download(self, model: str) -> AsyncGenerator[Progress, None]:
@@ -106,7 +106,7 @@ class OllamaProvider(RemoteProvider):
                 async for step in await client.pull(model, stream=True):
                     yield Progress(step.status or "", step.completed or 0, step.total or None)
         except Exception as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from self._cause(error)
         self._listed = None
 
     async def _tagged(self, model: str) -> ModelInfo | None:

@@ -95,14 +95,14 @@ class OpenAIProvider(RemoteProvider):
             counted = await self._post("tokenize", {"model": model, "messages": wired})
             return int(counted["count"])
         except Exception as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from self._cause(error)
 
     async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
         self._check_key()
         try:
             answer = await self._client().embeddings.create(model=model, input=list(texts), encoding_format="float")
         except Exception as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from self._cause(error)
         return [list(row.embedding) for row in answer.data]
 
     async def _list(self) -> list[ModelInfo] | None:

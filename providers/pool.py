@@ -14,6 +14,7 @@ from providers.errors import (
     ContextTooLong,
     MissingKey,
     ModelNotFound,
+    PaymentRequired,
     ProviderError,
     RateLimited,
     Rejected,
@@ -36,7 +37,7 @@ from providers.types import (
 REST_SECONDS = 10.0
 LONG_REST_SECONDS = 60.0
 LONGEST_WAIT = 20.0
-ITS_OWN_FAULT = (ModelNotFound, Unauthorized, MissingKey)
+ITS_OWN_FAULT = (ModelNotFound, Unauthorized, PaymentRequired, MissingKey)
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Member:
     def rest(self, error: ProviderError) -> None:
         """Ask it nothing for a while: as long as it said, else by the kind of its failure."""
         wait = LONG_REST_SECONDS if isinstance(error, ITS_OWN_FAULT) else REST_SECONDS
-        if isinstance(error, RateLimited) and error.retry_after is not None:
+        if error.retry_after is not None:
             wait = error.retry_after
         self.rests_until = max(self.rests_until, time.monotonic() + wait)
 

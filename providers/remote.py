@@ -16,7 +16,7 @@ from providers.base import Provider
 from providers.errors import MissingKey, ModelNotFound, ProviderError, RateLimited, Unreachable, UpstreamFailure
 from providers.estimates import estimate_messages
 from providers.http_client import HttpClient
-from providers.http_errors import NO_STATUS, connection_error, cut_off, no_answer, silent, status_error
+from providers.http_errors import NO_STATUS, causes_of, connection_error, cut_off, no_answer, silent, status_error
 from providers.patience import patient
 from providers.sentences import Sentence, say
 from providers.types import (
@@ -157,7 +157,7 @@ class RemoteProvider(Provider):
         except TimeoutError as error:
             raise silent(self.info) from error
         except Exception as error:
-            raise self._translated(error) from error
+            raise self._translated(error) from self._cause(error)
         raise cut_off(self.info) if began else no_answer(self.info)
 
     async def _models(self) -> list[ModelInfo] | None:
@@ -171,7 +171,7 @@ class RemoteProvider(Provider):
                 except ProviderError:
                     raise
                 except Exception as error:
-                    raise self._translated(error) from error
+                    raise self._translated(error) from self._cause(error)
                 if listed is None:
                     return None
                 self._listed = time.monotonic(), listed
@@ -181,6 +181,12 @@ class RemoteProvider(Provider):
         if isinstance(error, ProviderError):
             return error
         return self._error(error) or connection_error(self.info, error, self.start_hint)
+
+    def _cause(self, error: Exception) -> Exception | None:
+        """Return what an error of ours may say that it came from: nothing in which a service repeats the key."""
+        if self._key and any(self._key in str(cause) for cause in causes_of(error)):
+            return None
+        return error
 
     def _refused(self, status: int, reason: str, retry_after: float | None = None) -> ProviderError:
         """Return the error for a status; some services repeat the key in their reason."""
@@ -226,5 +232,7 @@ def pause_after(error: ProviderError, attempt: int) -> float | None:
     if isinstance(error, Unreachable) and error.status == NO_STATUS:
         return 0.0 if attempt == 1 else None
     if isinstance(error, UpstreamFailure) and error.status and error.status >= 500:
+        if error.retry_after is not None:
+            return error.retry_after if error.retry_after <= LONGEST_WAIT else None
         return 0.5 * 2.0 ** (attempt - 1)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -23,6 +24,7 @@ from providers.catalog import create_provider
 from providers.errors import (
     ContextTooLong,
     ModelNotFound,
+    PaymentRequired,
     ProviderError,
     RateLimited,
     Unauthorized,
@@ -43,7 +45,19 @@ from providers.types import (
 )
 from tests.conftest import free_port
 from tests.wire import talker
-from tests.wire.loopback import Body, Cut, Empty, Ends, Fault, Inside, Silence, Status, WireServer, wire_server
+from tests.wire.loopback import (
+    Body,
+    Cut,
+    Empty,
+    Ends,
+    Fault,
+    HangUp,
+    Inside,
+    Silence,
+    Status,
+    WireServer,
+    wire_server,
+)
 from tests.wire.ollama import NAME
 from tests.wire.protocols import PROTOCOLS
 
@@ -222,6 +236,60 @@ async def test_a_short_retry_after_is_waited_for(server: WireServer, provider: P
     assert len(server.chats) == 2
 
 
+async def test_a_503_with_a_retry_after_is_waited_for_too(server: WireServer, provider: Provider) -> None:
+    server.faults.append(Status(503, "overloaded", {"retry-after": "1"}))
+    start = time.monotonic()
+    heard = await listen(provider)
+
+    assert heard.error is None
+    assert 1 <= time.monotonic() - start < 2.5
+    assert len(server.chats) == 2
+    server.faults.append(Status(503, "overloaded", {"retry-after": "600"}))
+    heard = await listen(provider)
+    check_sentence(heard.error, UpstreamFailure)
+    assert "600" in str(heard.error)
+    assert len(server.chats) == 3
+
+
+@pytest.mark.parametrize(
+    "fault", [Status(402, "no credits"), Status(429, "You exceeded your current quota: insufficient_quota")]
+)
+async def test_an_empty_account_is_told_as_one(server: WireServer, provider: Provider, fault: Status) -> None:
+    server.faults.append(fault)
+    heard = await listen(provider)
+
+    check_sentence(heard.error, PaymentRequired)
+    assert heard.error is not None
+    assert "balance" in str(heard.error.hint)
+    assert len(server.chats) == 1
+
+
+async def test_a_kept_connection_that_was_given_up_is_not_the_end(server: WireServer, provider: Provider) -> None:
+    """The list of models came over it just before; two of the clients open another one for an answer."""
+    server.faults.append(HangUp())
+    heard = await listen(provider)
+
+    if server.protocol.name in ("huggingface", "ollama"):
+        check_sentence(heard.error, Unreachable)
+        assert len(server.chats) == 1
+    else:
+        assert heard.error is None
+        assert heard.text
+        assert len(server.chats) == 2
+
+
+async def test_who_hangs_up_on_a_new_connection_may_have_begun_and_is_not_asked_twice(
+    server: WireServer, provider: Provider
+) -> None:
+    server.keeps_connections = False
+    server.faults.append(HangUp())
+    heard = await listen(provider)
+
+    check_sentence(heard.error, Unreachable)
+    assert len(server.chats) == 1
+    await good_within_5_seconds(provider)
+
+
 async def test_a_long_retry_after_is_told_at_once(server: WireServer, provider: Provider) -> None:
     server.faults.append(Status(429, "slow down", {"retry-after": "3600"}))
     heard = await listen(provider)
@@ -374,6 +442,8 @@ async def test_the_key_goes_to_its_server_and_into_no_log(
         server.faults.append(fault)
         heard = await listen(provider, asked(provider))
         assert KEY not in str(heard.error)
+        if heard.error:
+            assert KEY not in "".join(traceback.format_exception(heard.error))
 
     assert any(KEY in str(request.headers) for request in server.requests)
     assert KEY not in caplog.text

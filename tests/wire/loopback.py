@@ -67,11 +67,16 @@ class Body:
 
 
 @dataclass(frozen=True)
+class HangUp:
+    """Close the connection without a byte."""
+
+
+@dataclass(frozen=True)
 class Empty:
     """Answer with frames that hold nothing."""
 
 
-Fault = Status | Inside | Silence | Cut | Ends | Body | Empty
+Fault = Status | Inside | Silence | Cut | Ends | Body | Empty | HangUp
 
 
 class WireServer:
@@ -86,6 +91,7 @@ class WireServer:
         self.faults: deque[Fault] = deque()
         self.other_faults: deque[Fault] = deque()
         self.open_streams = 0
+        self.keeps_connections = True
         # Named as TCP, or asyncio leaves Nagle's delay on.
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -139,7 +145,7 @@ class WireServer:
         try:
             while request := await _request(reader):
                 self.requests.append(request)
-                if not await self._answer(request, reader, writer):
+                if not await self._answer(request, reader, writer) or not self.keeps_connections:
                     return
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
@@ -153,6 +159,8 @@ class WireServer:
         if isinstance(fault, Status):
             failure = self.protocol.failure(fault.status, fault.message)
             return await _reply(writer, Reply(failure.body, fault.status, failure.content_type, fault.headers))
+        if isinstance(fault, HangUp):
+            return False
         if isinstance(fault, Body):
             return await _reply(writer, Reply(fault.body, 200, fault.content_type))
         reply = self.protocol.empty(request) if isinstance(fault, Empty) else self.protocol.reply(request)
