@@ -60,7 +60,9 @@ class Provider(ABC):
         raise Rejected(
             say("{model} gives no embeddings.", model=model[:100]),
             provider=self.info.key,
-            hint=say("Choose a model for embeddings, of Ollama, OpenAI, Gemini or Hugging Face."),
+            hint=say(
+                "Choose a model for embeddings: a GGUF file of one, or one of Ollama, OpenAI, Gemini or Hugging Face."
+            ),
         )
 
     def download(self, model: str) -> AsyncGenerator[Progress, None] | None:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from providers.gguf_metadata import GgufMetadata, read_metadata
+
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
@@ -29,6 +31,11 @@ class GgufFile:
     def size_bytes(self) -> int:
         """The size of all its parts."""
         return sum(part.stat().st_size for part in self._parts())
+
+    @property
+    def metadata(self) -> GgufMetadata:
+        """What it says of itself."""
+        return read_metadata(self.path)
 
     def _parts(self) -> Iterable[Path]:
         found = FIRST_PART.search(self.path.stem)

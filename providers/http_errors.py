@@ -29,7 +29,8 @@ from providers.sentences import Sentence, say
 from providers.types import ProviderInfo
 
 TOO_LONG = re.compile(
-    r"context.{0,30}(length|window|size)|too (long|many tokens)|maximum.{0,30}tokens|exceed.{0,40}token"
+    r"context.{0,30}(length|window|size)|too (long|many tokens|large to process)|maximum.{0,30}tokens"
+    r"|exceed.{0,40}token"
 )
 MISSING = re.compile(r"model.{0,80}(not found|does not exist|not exist|unknown)|(unknown|no such|invalid) model", re.I)
 UNPAID = re.compile(r"insufficient.?(quota|credit|balance)|credit balance|billing|payment required", re.I)

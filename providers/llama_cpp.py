@@ -24,8 +24,9 @@ from pathlib import Path
 import httpx2
 
 from providers.base import LocalProvider, Provider
-from providers.errors import ModelNotFound, OutOfMemory, ProviderError, UpstreamFailure
+from providers.errors import ModelNotFound, OutOfMemory, ProviderError, Rejected, UpstreamFailure
 from providers.gguf_files import SUFFIX, GgufFile, gguf_files, is_gguf
+from providers.gguf_metadata import read_metadata
 from providers.llama_cpp_api import LlamaCppApi
 from providers.openai import OTHERS, OWN
 from providers.sentences import say
@@ -53,6 +54,7 @@ LAST_LINES = 200
 LOGGED_ERROR = re.compile(r"[\d.]+ E \S+ +\S+ (.*)")
 NO_MEMORY = re.compile(r"out of memory|(unable|failed) to allocate|bad_alloc|MemoryError", re.I)
 ALIAS = "model"
+EMBEDDING = Capabilities(parameters=frozenset(), embeddings=True)
 CAPABILITIES = Capabilities(parameters=OWN | frozenset(OTHERS), reasoning=True, exact_token_count=True)
 
 
@@ -98,7 +100,7 @@ class LlamaCppProvider(LocalProvider):
         local=True,
         docs_url="https://github.com/ggml-org/llama.cpp",
         needs="a GGUF file",
-        offers=frozenset({"reasoning"}),
+        offers=frozenset({"reasoning", "embeddings"}),
     )
 
     def __init__(self, settings: ProviderSettings, others: Callable[[str], Provider] | None = None) -> None:
@@ -106,21 +108,29 @@ class LlamaCppProvider(LocalProvider):
         self._resident: dict[str, Engine] = {}
         self._loading: dict[str, asyncio.Task[Engine]] = {}
         self._users: Counter[str] = Counter()
+        self._embedding: set[str] = set()
         self._load_turn = asyncio.Lock()
 
     async def list_models(self) -> list[ModelInfo]:
-        return [self._row(file) for file in (await asyncio.to_thread(self._files)).values()]
+        files = await asyncio.to_thread(self._files)
+        return await asyncio.to_thread(lambda: [self._row(file) for file in files.values()])
 
     async def find_model(self, model: str) -> ModelInfo:
         return self._row(await asyncio.to_thread(self._file, model))
 
     def capabilities(self, model: str) -> Capabilities:
-        return CAPABILITIES
+        return EMBEDDING if model in self._embedding else CAPABILITIES
 
     async def count_tokens(self, messages: Sequence[Message], model: str) -> int:
         return await (await self._ready(model)).count_tokens(messages)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
+        if (await self.find_model(request.model)).capabilities.embeddings:
+            raise Rejected(
+                say("{model} is made for embeddings and writes no answers.", model=request.model),
+                provider=self.info.key,
+                hint=say("Choose another model for a conversation."),
+            )
         with self._in_use(request.model):
             engine = await self._ready(request.model)
             limit = engine.info.context_length
@@ -138,6 +148,12 @@ class LlamaCppProvider(LocalProvider):
                 if await engine.has_ended():
                     raise self._crashed(request.model) from error
                 raise
+
+    async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        if not (await self.find_model(model)).capabilities.embeddings:
+            return await super().embed(texts, model)
+        with self._in_use(model):
+            return await (await self._ready(model)).api.embed(texts, ALIAS)
 
     async def load(self, model: str, options: LoadOptions | None = None) -> LoadedModel:
         return (await self._ready(model, options)).info
@@ -216,12 +232,14 @@ class LlamaCppProvider(LocalProvider):
 
     def _row(self, file: GgufFile) -> ModelInfo:
         engine = self._resident.get(file.name)
+        if file.metadata.embeds:
+            self._embedding.add(file.name)
         return ModelInfo(
             name=file.name,
             provider=self.info.key,
             local=True,
             source=file.source,
-            capabilities=CAPABILITIES,
+            capabilities=self.capabilities(file.name),
             context_length=engine.info.context_length if engine else None,
             size_bytes=file.size_bytes,
             loaded=engine is not None and engine.lives,
@@ -231,10 +249,16 @@ class LlamaCppProvider(LocalProvider):
 async def start_engine(file: GgufFile, options: LoadOptions, settings: ProviderSettings) -> Engine:
     """Start a process for a file and wait until it serves. Raises ModelNotFound or OutOfMemory."""
     start, key = time.perf_counter(), secrets.token_urlsafe(24)
+    said = await asyncio.to_thread(read_metadata, file.path)
+    context = options.context_length or DEFAULT_CONTEXT
+    if said.embeds and said.context_length:
+        context = min(context, said.context_length)  # Beyond what it was trained with, it has no places for tokens.
     wanted = {
         "path": str(file.path),
         "key": key,
-        "context_length": options.context_length or DEFAULT_CONTEXT,
+        "context_length": context,
+        "embeds": said.embeds,
+        "pooling": said.pooling,
         "parallel": settings.parallel_answers,
         "gpu_layers": 0 if options.device == "cpu" else -1 if options.gpu_layers is None else options.gpu_layers,
         "batch": CPU_BATCH if options.device == "cpu" else None,

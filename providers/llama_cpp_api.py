@@ -7,12 +7,12 @@ ten times what reading the JSON does. Source: llama.cpp's server (tools/server/R
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from providers.base import Provider
 from providers.http_client import HttpClient
-from providers.openai import REASONS, OpenAIProvider
+from providers.openai import REASONS, OpenAIProvider, reason_in
 from providers.types import (
     ChatRequest,
     Finished,
@@ -44,7 +44,7 @@ class LlamaCppApi(OpenAIProvider):
         url = f"{self.info.base_url}/chat/completions"
         async with self._http.get().stream("POST", url, json=body, headers=headers) as response:
             if response.status_code != 200:
-                raise self._refused(response.status_code, _reason(response.text))
+                raise self._refused(response.status_code, reason_in(response.text))
             async for line in response.aiter_lines():
                 if not line.startswith(DATA) or line.endswith(DONE):
                     continue
@@ -63,6 +63,13 @@ class LlamaCppApi(OpenAIProvider):
         if reason:
             yield Finished(REASONS.get(reason, "stop"), usage)
 
+    async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        try:
+            answer = await self._post("v1/embeddings", {"model": model, "input": list(texts)})
+        except Exception as error:
+            raise self._translated(error) from self._cause(error)
+        return [row["embedding"] for row in sorted(answer["data"], key=lambda row: row["index"])]
+
 
 def _logprobs(choice: dict[str, Any]) -> tuple[TokenLogprob, ...]:
     return tuple(
@@ -73,10 +80,3 @@ def _logprobs(choice: dict[str, Any]) -> tuple[TokenLogprob, ...]:
         )
         for token in choice["logprobs"].get("content") or ()
     )
-
-
-def _reason(text: str) -> str:
-    try:
-        return str(json.loads(text)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return text

@@ -11,12 +11,12 @@ import os
 import sys
 from typing import Any
 
+import xllamacpp
+
 
 def main() -> None:
     """Serve until the input ends."""
     options: dict[str, Any] = json.loads(sys.stdin.readline())
-    import xllamacpp
-
     server = xllamacpp.Server(_parameters(xllamacpp.CommonParams(), options))
     print(json.dumps({"address": server.listening_address}), flush=True)
     sys.stdin.read()
@@ -37,6 +37,12 @@ def _parameters(parameters: Any, options: dict[str, Any]) -> Any:
     parameters.cpuparams_batch.n_threads = options["threads"]
     if options.get("batch"):
         parameters.n_batch = parameters.n_ubatch = options["batch"]
+    if options.get("embeds"):
+        # What is embedded is read in one piece, so a batch holds the whole context.
+        parameters.embedding = True
+        parameters.n_batch = parameters.n_ubatch = options["context_length"]
+        if options.get("pooling") is not None:
+            parameters.pooling_type = xllamacpp.llama_pooling_type(options["pooling"])
     parameters.use_jinja = True
     parameters.endpoint_slots = True
     parameters.ui = False

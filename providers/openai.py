@@ -207,7 +207,7 @@ class OpenAIProvider(RemoteProvider):
         headers = {"Authorization": f"Bearer {self._key or 'none'}"}
         response = await self._http.get().post(f"{root}/{path}", json=body, headers=headers)
         if response.status_code != 200:
-            raise self._refused(response.status_code, response.text)
+            raise self._refused(response.status_code, reason_in(response.text))
         return json.loads(response.text)
 
     @property
@@ -263,6 +263,14 @@ def wire_message(message: Message) -> dict[str, Any]:
         for image in message.images
     ]
     return {"role": message.role, "content": [{"type": "text", "text": message.content}, *pictures]}
+
+
+def reason_in(text: str) -> str:
+    """Return the words of an error's JSON, or the text itself where it is none."""
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return text
 
 
 def _within(said: dict[str, Any], name: str) -> dict[str, Any]:
