@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +10,21 @@ import gradio as gr
 
 from components.errors import error_sentence
 from components.texts import language_of, t, text
+from components.transcript import FIGURES_MARK, WARNING_MARK
 from core.errors import RequestRefused
 from core.models import Models
+from providers.errors import ProviderError
 from providers.types import ProviderInfo
 
-COLUMNS = ("service", "needs", "key")
+COLUMNS = ("service", "needs", "key", "state")
+UNKNOWN = "…"
 
 
 @dataclass(frozen=True)
 class ServicesArea:
     """The table of services, and the form for a key."""
 
+    accordion: gr.Accordion
     table: gr.Dataframe
     service: gr.Dropdown
     key: gr.Textbox
@@ -29,7 +34,7 @@ class ServicesArea:
 def build(models: Models) -> ServicesArea:
     """Lay out the area."""
     takes_key = [(info.label, info.key) for info in models.providers() if info.key_variable]
-    with gr.Accordion(t("services_title"), open=False, elem_id="services"):
+    with gr.Accordion(t("services_title"), open=False, elem_id="services") as accordion:
         gr.Markdown(t("services_instructions"))
         table = gr.Dataframe(
             headers=[t(f"services_{head}") for head in COLUMNS],
@@ -60,7 +65,7 @@ def build(models: Models) -> ServicesArea:
                 scale=3,
             )
             forget = gr.Button(t("services_forget"), elem_id="forget-key", min_width=120, scale=0)
-    return ServicesArea(table=table, service=service, key=key, forget=forget)
+    return ServicesArea(accordion=accordion, table=table, service=service, key=key, forget=forget)
 
 
 def wire(ui: ServicesArea, models: Models, demo: gr.Blocks) -> list[Any]:
@@ -69,10 +74,13 @@ def wire(ui: ServicesArea, models: Models, demo: gr.Blocks) -> list[Any]:
     actions = ServiceActions(models)
     demo.load(actions.rows, None, ui.table, queue=False, **quiet)
     demo.unload(actions.leave)
-    return [
+    changes = [
         ui.key.submit(actions.keep, [ui.service, ui.key], [ui.key, ui.table], **quiet),
         ui.forget.click(actions.forget, ui.service, ui.table, **quiet),
     ]
+    for event in (ui.accordion.expand, *(change.then for change in changes)):
+        event(actions.checked_rows, None, ui.table, concurrency_limit=None, **quiet)
+    return changes
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,12 @@ class ServiceActions:
         self.models.session_keys.forget(_session(request), self._info(service).key)
         return self.rows(request)
 
-    def rows(self, request: gr.Request) -> Any:
-        """Return the table."""
+    async def checked_rows(self, request: gr.Request) -> Any:
+        """Return the table with how each service stands, asked now."""
+        return self.rows(request, await self.models.for_session(_session(request)).service_errors())
+
+    def rows(self, request: gr.Request, errors: Mapping[str, ProviderError | None] | None = None) -> Any:
+        """Return the table; of the services that are not in `errors` nothing is known yet."""
         language = language_of(request)
         typed = self.models.session_keys.of(_session(request))
         services = [info for info in self.models.providers() if info.key_variable or info.base_url]
@@ -109,6 +121,7 @@ class ServiceActions:
                     info.label,
                     text("services_needs_key", language) if info.key_variable else text("services_no_key", language),
                     typed[info.key].shown if info.key in typed else self._key_state(info, language),
+                    _state((errors or {}).get(info.key, UNKNOWN), language),
                 ]
                 for info in services
             ],
@@ -127,6 +140,12 @@ class ServiceActions:
 
     def _info(self, service: str) -> ProviderInfo:
         return next(info for info in self.models.providers() if info.key == service)
+
+
+def _state(error: ProviderError | str | None, language: str) -> str:
+    if isinstance(error, ProviderError):
+        return f"{WARNING_MARK} {error_sentence(error, language)}"
+    return error or f"{FIGURES_MARK} {text('services_answers', language)}"
 
 
 def _session(request: gr.Request) -> str:

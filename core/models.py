@@ -16,6 +16,7 @@ from core.settings import Settings
 from providers.base import LocalProvider, Provider
 from providers.catalog import create_provider, provider_names
 from providers.errors import ModelNotFound, ProviderError
+from providers.http_errors import silent
 from providers.local_folders import ModelFolder
 from providers.remote import RemoteProvider
 from providers.sentences import say
@@ -123,6 +124,23 @@ class Models:
         except (ProviderError, TimeoutError) as error:
             log.debug("%s lists no models: %s", name, error)
             return ()
+
+    async def service_errors(self) -> dict[str, ProviderError | None]:
+        """Say of each service on the network what keeps its models from being asked now; `None` where nothing does."""
+        names = [name for name in self._names if isinstance(self.provider(name), RemoteProvider)]
+        return dict(zip(names, await asyncio.gather(*map(self._service_error, names)), strict=True))
+
+    async def _service_error(self, name: str) -> ProviderError | None:
+        provider = self._keyed(name)
+        assert isinstance(provider, RemoteProvider)
+        try:
+            async with asyncio.timeout(LIST_SECONDS):
+                await provider.check()
+        except ProviderError as error:
+            return error
+        except TimeoutError:
+            return silent(provider.info)
+        return None
 
     async def embed(self, texts: Sequence[str], model_id: str) -> Sequence[Sequence[float]]:
         """Return the embedding of each text. Raises NotAllowed, Rejected where a model has none, and others."""

@@ -97,6 +97,11 @@ class RemoteProvider(Provider):
             return []
         return await self._models() or []
 
+    async def check(self) -> None:
+        """Raise what keeps the service from answering; the list of models of the last minute counts as an answer."""
+        self._check_key()
+        await self._models()
+
     async def find_model(self, model: str) -> ModelInfo:
         self._check_key()
         if not model or len(model) > LONGEST_NAME or not model.isprintable():

@@ -55,3 +55,12 @@ def test_a_refused_key_says_where_to_type_another(served_page: ChatPage, service
     service.faults.append(Status(401, "invalid key"))
     served_page.send("Refuse me")
     expect(served_page.warnings).to_contain_text("SERVED_API_KEY")
+
+
+def test_the_table_says_who_answers_and_why_another_does_not(served_page: ChatPage, service: WireServer) -> None:
+    served_page.open_tab("models")
+    served_page.page.locator("#services button").first.click()
+    table = served_page.page.locator("#services-table")
+    expect(table.locator("tr", has_text="served")).to_contain_text("✓ answers")
+    expect(table.locator("tr", has_text="OpenAI")).to_contain_text("⚠ OpenAI needs a key. Set OPENAI_API_KEY")
+    expect(table.locator("tr", has_text="Ollama")).to_contain_text("ollama serve")
