@@ -44,9 +44,17 @@ def encoded_rows(
     return forms, held_out[:MEASURED], len(pairs) - len(fitting)
 
 
-def encoded_replay(rows: Sequence[Row], tokenizer: Any, limit: int) -> list[Encoded]:
-    """Return the rows that keep the model from forgetting, without those that are too long."""
-    return [encoded for row in rows if len((encoded := encode(row, tokenizer)).ids) <= limit]
+def encoded_replay(rows: Sequence[Row], tokenizer: Any, limit: int) -> list[Forms]:
+    """Return the rows that keep the model from forgetting, without those that are too long.
+
+    Questions with the same answer are forms of one row: what a model says to everything that it does not know would
+    otherwise outweigh all else, and what the dataset teaches of it.
+    """
+    by_answer: dict[str, list[Encoded]] = {}
+    for row in rows:
+        if len((encoded := encode(row, tokenizer)).ids) <= limit:
+            by_answer.setdefault(row.messages[-1].content, []).append(encoded)
+    return list(by_answer.values())
 
 
 def asked(rows: Sequence[Row]) -> set[str]:
@@ -54,7 +62,7 @@ def asked(rows: Sequence[Row]) -> set[str]:
     return {message.content for row in rows for message in row.messages if message.role == "user"}
 
 
-def in_order(learnt: Sequence[Forms], replayed: Sequence[Encoded], recipe: Recipe, steps: int) -> list[Encoded]:
+def in_order(learnt: Sequence[Forms], replayed: Sequence[Forms], recipe: Recipe, steps: int) -> list[Encoded]:
     """Return all rows of a run in the order in which they are read: each batch mixes both kinds, each pass is shuffled.
 
     A row is read as it is first, and in any of its forms after that.
@@ -63,7 +71,7 @@ def in_order(learnt: Sequence[Forms], replayed: Sequence[Encoded], recipe: Recip
     random = Random(recipe.seed)
     per_batch = recipe.rows_in_batch if replayed else recipe.batch_size
     own = _shuffled_passes(learnt, per_batch * steps, random)
-    other = _shuffled_passes([[each] for each in replayed], (recipe.batch_size - per_batch) * steps, random)
+    other = _shuffled_passes(replayed, (recipe.batch_size - per_batch) * steps, random)
     order: list[Encoded] = []
     for step in range(steps):
         order += own[step * per_batch : (step + 1) * per_batch]

@@ -158,7 +158,7 @@ def _train(folder: RunFolder, spec: Spec) -> None:
         resumed_from=trainer_step(resumed),
         rows=len(learnt),
         held_out=len(held_out),
-        replayed=len(replayed),
+        replayed=sum(map(len, replayed)),
         too_long=too_long,
         limit=limit,
         trainable=sum(each.numel() for each in trainer.model.parameters() if each.requires_grad),
