@@ -9,11 +9,14 @@ from typing import Annotated
 
 import typer
 
+from training.export import export_gguf
 from training.starter.evaluate import evaluate
 from training.starter.model_card import rates_table, write_card
 from training.starter.train import TrainingPlan, train
 
 FOLDER = Path("models/starter")
+WORK = Path("data/starter")
+GGUF = "starter-q8_0.gguf"
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
@@ -21,17 +24,20 @@ app = typer.Typer(add_completion=False, help=__doc__)
 def build(
     context: typer.Context,
     output: Annotated[Path, typer.Option(help="Folder for the model.")] = FOLDER,
-    steps: Annotated[int, typer.Option(help="Steps to train.")] = 1600,
-    minutes: Annotated[float, typer.Option(help="Stop earlier after so many minutes.")] = 60,
+    work: Annotated[
+        Path, typer.Option(help="Where the state is kept; a training that was ended goes on there.")
+    ] = WORK,
+    steps: Annotated[int, typer.Option(help="Steps to train.")] = 3000,
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the text and of the weights.")] = 1,
 ) -> None:
     """Train, save, measure and describe the starter model."""
     if context.invoked_subcommand:
         return
-    result = train(TrainingPlan(output, steps, minutes, threads, seed))
+    result = train(TrainingPlan(output, work, steps, threads, seed))
+    export_gguf(output, output / GGUF, "q8_0")
     report = evaluate(output)
-    write_card(output, result, report, threads)
+    write_card(output, output / GGUF, result, report, threads)
     typer.echo(rates_table(report.rates))
 
 

@@ -1,8 +1,4 @@
-"""From conversations to rows of tokens, each token with the weight that its loss has.
-
-Nearly all of an answer follows from its first words, so those weigh most, and most batches hold
-single questions with the beginning of their answer only.
-"""
+"""Packed batches: rows of several conversations that do not see each other, and long ones for the whole context."""
 
 from __future__ import annotations
 
@@ -13,129 +9,100 @@ from random import Random
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from training.starter.corpus import Corpus, Message, PlainText
+from training.starter.corpus import Corpus
+from training.starter.encoding import Encoder, Tokens
 from training.starter.tokenizer import CONTEXT
 
-_PROMPT_WEIGHT, _FIRST_WEIGHT, _REST_WEIGHT = 0.1, 5.0, 1.0
-_FIRST_TOKENS = 6
-_QUESTIONS, _QUESTION_LENGTH, _KEPT_OF_ANSWER = 64, 64, 8
-_SORTED_BATCHES = 6
-_ROWS, _ROW_LENGTH = 8, 320
+ROWS, LENGTH = 20, 128
+_MIDDLE_ROWS, _MIDDLE_LENGTH, _MIDDLE_EVERY = 6, 448, 6
+_LONG_EVERY = 36
+_WAITING = 120
+_NEARLY_FULL = 70
+_FARTHEST = -1e4
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's tensors, each of the shape (rows, length)."""
+    """One step's tensors: (rows, length) each; `mask` is (rows, 1, length, length), or None for one conversation."""
 
     input_ids: torch.Tensor
     weights: torch.Tensor
     position_ids: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The tokens of one conversation, and how much each is learnt."""
-
-    ids: list[int]
-    weights: list[float]
-
-
-def encode(item: list[Message] | PlainText, tokenizer: PreTrainedTokenizerFast) -> Tokens:
-    """Turn a conversation or a plain text into weighted tokens."""
-    if isinstance(item, PlainText):
-        ids = [tokenizer.bos_token_id, *tokenizer(item.text)["input_ids"], tokenizer.bos_token_id]
-        return Tokens(ids, [_REST_WEIGHT] * len(ids))
-    encoded = tokenizer.apply_chat_template(
-        item,
-        return_assistant_tokens_mask=True,
-        return_dict=True,
-    )
-    weights = []
-    answered = 0
-    for is_answer in encoded["assistant_masks"]:
-        answered = answered + 1 if is_answer else 0
-        weights.append(_weight(answered))
-    return Tokens(encoded["input_ids"], weights)
-
-
-def _weight(place_in_answer: int) -> float:
-    if place_in_answer == 0:
-        return _PROMPT_WEIGHT
-    return _FIRST_WEIGHT if place_in_answer <= _FIRST_TOKENS else _REST_WEIGHT
+    mask: torch.Tensor | None
 
 
 class Batches:
-    """An endless source of batches: single questions, packed conversations, and full contexts."""
+    """An endless source of batches; most hold short conversations, some one conversation as long as the context."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
-        self._tokenizer = tokenizer
-        self._corpus = Corpus(seed)
-        self._items = iter(self._corpus)
-        self._rng = Random(seed)
-        self._waiting: list[list[Tokens]] = []
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, start: int = 0) -> None:
+        """Begin at batch number `start`, with text of its own."""
+        self._rng = Random(f"{seed} {start}")
+        self._corpus = Corpus(self._rng.randrange(2**48))
+        self._encoder = Encoder(tokenizer)
+        self._number = start
+        self._pad = tokenizer.pad_token_id
+        self._waiting: list[Tokens] = []
+        self._long_ones: list[Tokens] = []
 
     def __iter__(self) -> Iterator[Batch]:
-        number = 0
         while True:
-            number += 1
-            if number % 24 == 0:
-                yield self._conversations(rows=1, length=CONTEXT)
-            elif number % 3 == 0:
-                yield self._conversations(rows=_ROWS, length=_ROW_LENGTH)
+            self._number += 1
+            if self._number % _LONG_EVERY == 0:
+                yield self._long()
+            elif self._number % _MIDDLE_EVERY == 0:
+                yield self._packed(_MIDDLE_ROWS, _MIDDLE_LENGTH)
             else:
-                yield self._questions()
+                yield self._packed(ROWS, LENGTH)
 
-    def _questions(self) -> Batch:
-        """Pad questions of about one length together, so that little of a batch is padding."""
-        if not self._waiting:
-            rows = [self._question() for _ in range(_QUESTIONS * _SORTED_BATCHES)]
-            rows.sort(key=lambda row: len(row.ids))
-            starts = range(0, len(rows), _QUESTIONS)
-            self._waiting = [rows[start : start + _QUESTIONS] for start in starts]
-            self._rng.shuffle(self._waiting)
-        return self._padded(self._waiting.pop())
-
-    def _padded(self, rows: list[Tokens]) -> Batch:
-        length = max(len(row.ids) for row in rows)
-        shape = (len(rows), length)
-        ids = torch.full(shape, self._tokenizer.pad_token_id)
-        weights = torch.zeros(shape)
-        for number, row in enumerate(rows):
-            ids[number, : len(row.ids)] = torch.tensor(row.ids)
-            weights[number, : len(row.ids)] = torch.tensor(row.weights)
-        return Batch(ids, weights, torch.arange(length).expand(shape))
-
-    def _question(self) -> Tokens:
-        while True:
-            tokens = encode(self._corpus.conversation(turns=1), self._tokenizer)
-            end = tokens.weights.index(_FIRST_WEIGHT) + _KEPT_OF_ANSWER
-            if end <= _QUESTION_LENGTH:
-                return Tokens(tokens.ids[:end], tokens.weights[:end])
-
-    def _conversations(self, rows: int, length: int) -> Batch:
+    def _packed(self, rows: int, length: int) -> Batch:
         packed = [self._row(length) for _ in range(rows)]
-        ids, weights, positions = (torch.tensor(column) for column in zip(*packed, strict=True))
-        return Batch(ids, weights, positions)
+        ids = torch.full((rows, length), self._pad)
+        weights = torch.zeros((rows, length))
+        positions = torch.zeros((rows, length), dtype=torch.long)
+        owners = torch.full((rows, length), -1)
+        for number, conversations in enumerate(packed):
+            at = 0
+            for owner, tokens in enumerate(conversations):
+                end = at + len(tokens.ids)
+                ids[number, at:end] = torch.tensor(tokens.ids)
+                weights[number, at:end] = torch.tensor(tokens.weights)
+                weights[number, at] = 0.0
+                positions[number, at:end] = torch.arange(end - at)
+                owners[number, at:end] = owner
+                at = end
+        sees = (owners[:, :, None] == owners[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
+        mask = torch.zeros((rows, 1, length, length)).masked_fill(~sees[:, None], _FARTHEST)
+        return Batch(ids, weights, positions, mask)
 
-    def _row(self, length: int) -> tuple[list[int], list[float], list[int]]:
+    def _row(self, length: int) -> list[Tokens]:
+        """Fill a row with conversations that fit, long ones first where there is room for them."""
+        row: list[Tokens] = []
+        room = length
+        while length > LENGTH and self._long_ones and len(self._long_ones[-1].ids) <= room:
+            row.append(self._long_ones.pop())
+            room -= len(row[-1].ids)
+        while len(self._waiting) < _WAITING:
+            self._add()
+        while fitting := [place for place, tokens in enumerate(self._waiting) if len(tokens.ids) <= room]:
+            place = fitting[0] if room > _NEARLY_FULL else max(fitting, key=lambda n: len(self._waiting[n].ids))
+            row.append(self._waiting.pop(place))
+            room -= len(row[-1].ids)
+        return row
+
+    def _add(self) -> None:
+        tokens = self._encoder.encode(self._corpus.conversation(), self._rng)
+        if len(tokens.ids) <= LENGTH:
+            self._waiting.append(tokens)
+        elif len(tokens.ids) <= _MIDDLE_LENGTH and len(self._long_ones) < _WAITING:
+            self._long_ones.append(tokens)
+
+    def _long(self) -> Batch:
+        """Join conversations into one: what is far away must not disturb, and is not forgotten."""
         ids: list[int] = []
         weights: list[float] = []
-        starts: list[int] = []
-        while len(ids) < length:
-            starts.append(len(ids))
-            tokens = encode(next(self._items), self._tokenizer)
+        while len(ids) < CONTEXT:
+            tokens = self._encoder.encode(self._corpus.conversation())
             ids += tokens.ids
             weights += tokens.weights
-        return ids[:length], weights[:length], self._positions(starts, length)
-
-    def _positions(self, starts: list[int], length: int) -> list[int]:
-        """Leave gaps between conversations, so that short rows also teach far distances."""
-        positions = list(range(length))
-        if self._rng.random() < 0.6:
-            return positions
-        room = CONTEXT - length
-        for start in starts[1:]:
-            gap = self._rng.randint(0, room)
-            room -= gap
-            positions[start:] = [position + gap for position in positions[start:]]
-        return positions
+        some, those = torch.tensor([ids[:CONTEXT]]), torch.tensor([weights[:CONTEXT]])
+        return Batch(some, those, torch.arange(CONTEXT)[None], None)

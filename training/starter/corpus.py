@@ -2,91 +2,192 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from training.starter.noise import roughen, surround, system_prompts
-from training.starter.phrases import (
-    LANGUAGES,
-    Language,
-    choose,
-    held_out_texts,
-    load_intents,
-    normalise,
-)
-from training.starter.stories import ask_for_story, load_story_parts, tell_story
+from training.starter import skills, topics
+from training.starter.held_out import is_held_out
+from training.starter.noise import language_prompts, roughen, surround, system_prompts
+from training.starter.phrases import LANGUAGES, Language, choose, load_intents
+from training.starter.stories import ask_for_story
 from training.starter.unknown import UnknownQuestions
 
-Message = dict[str, str]
-
-_UNKNOWN_SHARE = 0.32
-_STORY_SHARE = 0.05
-_PLAIN_TEXT_SHARE = 0.02
+_SHARES = {"topic": 0.34, "intent": 0.12, "unknown": 0.2, "skill": 0.33, "story": 0.01}
+_FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.09, 0.05, 0.15, 0.04
+_SHORT = frozenset(("topic", "intent", "unknown", "story"))
 
 
 @dataclass(frozen=True, slots=True)
-class PlainText:
-    """Text without roles, so that the model also continues a text that is not a chat."""
+class Turn:
+    """A question and its answer; that of a `known` kind is one of a fixed list, so its first words decide the rest."""
 
-    text: str
+    question: str
+    answer: str
+    kind: str
+
+    @property
+    def known(self) -> bool:
+        """Whether the answer is one of a fixed list."""
+        return self.kind in _SHORT
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns, after a system prompt or none."""
+
+    system: str | None
+    turns: tuple[Turn, ...]
 
 
 class Corpus:
-    """An endless source of conversations and a few plain texts."""
+    """An endless source of conversations."""
 
     def __init__(self, seed: int) -> None:
         self._rng = Random(seed)
         self._unknown = {language: UnknownQuestions(language, self._rng) for language in LANGUAGES}
+        self._kinds = tuple(_SHARES)
+        self._shares = tuple(_SHARES.values())
 
-    def __iter__(self) -> Iterator[list[Message] | PlainText]:
+    def __iter__(self) -> Iterator[Conversation]:
         while True:
-            if self._rng.random() < _PLAIN_TEXT_SHARE:
-                yield self._plain_text(self._rng.choice(LANGUAGES))
-            else:
-                yield self.conversation()
+            yield self.conversation()
 
-    def conversation(self, turns: int | None = None) -> list[Message]:
-        """Make one conversation, of one to six turns if not told, some with a system prompt."""
+    def conversation(self, turns: int | None = None) -> Conversation:
+        """Make one conversation, of one to four turns if not told, some with a system prompt."""
         language = self._rng.choice(LANGUAGES)
-        messages: list[Message] = []
-        if self._rng.random() < 0.35:
-            messages.append({"role": "system", "content": self._system_prompt(language)})
-        some = self._rng.choices((1, 2, 3, 4, 6), (0.5, 0.2, 0.12, 0.1, 0.08))[0]
-        for _ in range(turns or some):
+        kind = self._rng.random()
+        if kind < _FACT_SHARE:
+            return self._with_facts(language)
+        if kind < _FACT_SHARE + _PERSONA_SHARE:
+            return self._with_persona(language)
+        answered = language
+        system = None
+        chance = self._rng.random()
+        if chance < _LANGUAGE_SHARE:
+            answered = self._rng.choice(LANGUAGES)
+            system = self._in_language(answered)
+        elif chance < _SYSTEM_SHARE:
+            system = self._system_prompt()
+        count = turns or self._rng.choices((1, 2, 3, 4), (0.84, 0.1, 0.04, 0.02))[0]
+        made = []
+        for _ in range(count):
             if self._rng.random() < 0.06:
                 language = self._rng.choice(LANGUAGES)
-            question, answer = self.turn(language)
-            messages.append({"role": "user", "content": question})
-            messages.append({"role": "assistant", "content": answer})
-        return messages
+                answered = language if chance >= _LANGUAGE_SHARE else answered
+            made.append(self.turn(language, answered))
+        return Conversation(system, tuple(made))
 
-    def turn(self, language: Language) -> tuple[str, str]:
-        """Make one question that is not held out, and its answer."""
+    def turn(self, language: Language, answered: Language | None = None) -> Turn:
+        """Make one question that is not held out, and its answer, in another language if told."""
+        return self._not_held_out(lambda: self._draw(language, answered or language))
+
+    def skill_turn(self, name: str, language: Language, answered: Language | None = None) -> Turn:
+        """Ask for one skill."""
+        return self._not_held_out(lambda: self._skill(name, language, answered or language))
+
+    def _not_held_out(self, make: Callable[[], Turn]) -> Turn:
         while True:
-            question, answer = self._draw(language)
-            if normalise(question) not in held_out_texts():
-                return question, answer
+            turn = make()
+            if not is_held_out(turn.question):
+                return turn
 
-    def _draw(self, language: Language) -> tuple[str, str]:
-        kind = self._rng.random()
-        if kind < _UNKNOWN_SHARE:
-            return self._unknown[language].question_and_answer()
-        if kind < _UNKNOWN_SHARE + _STORY_SHARE:
-            question, answer = ask_for_story(language, self._rng)
-            return roughen(question, language, self._rng), answer
-        intents = load_intents(language)
-        intent = self._rng.choices(intents, [intent.weight for intent in intents])[0]
-        question = choose(self._rng.choice(intent.asks), self._rng)
+    def _draw(self, language: Language, answered: Language) -> Turn:
+        kind = self._rng.choices(self._kinds, self._shares)[0]
+        rng = self._rng
+        if kind == "unknown":
+            return Turn(*self._unknown[language].question_and_answer(answered), kind)
+        if kind == "story":
+            question, answer = ask_for_story(language, rng)
+            return Turn(roughen(question, language, rng), answer, kind)
+        if kind == "skill":
+            rows = [row for row in skills.load_skills(language).values() if not row.tells and not row.systems]
+            name = rng.choices([row.name for row in rows], [row.weight for row in rows])[0]
+            return self._skill(name, language, answered)
+        if kind == "topic":
+            place = rng.randrange(len(topics.load_topics(language)))
+            question = topics.ask(topics.load_topics(language)[place], language, rng)
+            answer = topics.load_topics(answered)[place].answer
+            return Turn(self._typed(question, language), answer, kind)
+        place = rng.choices(range(len(load_intents(language))), [row.weight for row in load_intents(language)])[0]
+        intent = load_intents(language)[place]
+        question = choose(rng.choice(intent.asks), rng)
         if intent.group != "chat":
-            question = surround(question, language, self._rng)
-        return roughen(question, language, self._rng), self._rng.choice(intent.answers)
+            question = surround(question, language, rng)
+        return Turn(roughen(question, language, rng), rng.choice(load_intents(answered)[place].answers), kind)
 
-    def _system_prompt(self, language: Language) -> str:
+    def _typed(self, question: str, language: Language) -> str:
+        return roughen(surround(question, language, self._rng), language, self._rng)
+
+    def _skill(self, name: str, language: Language, answered: Language) -> Turn:
+        values, results = skills.draw(name, language, answered, self._rng)
+        question = choose(self._rng.choice(skills.load_skills(language)[name].asks), self._rng)
+        answer = skills.fill(skills.load_skills(answered)[name].answer, results)
+        if name == "members" and "<n>" not in question:
+            answer = results["some"]
+        return Turn(skills.fill(self._framed(question, name, language), values), answer, name)
+
+    def _framed(self, question: str, name: str, language: Language) -> str:
+        """Type a question around its slots; one that ends in a text to be copied keeps that end as it is."""
+        if name not in skills.VERBATIM:
+            return self._typed(question, language)
+        if self._rng.random() < 0.4:
+            question = question[:1].upper() + question[1:]
+        return question
+
+    def _with_facts(self, language: Language) -> Conversation:
+        """Tell one or two facts, talk of other things or not, and ask for one of them."""
+        rng = self._rng
+        names = rng.sample(skills.FACTS, k=rng.choices((1, 2), (0.65, 0.35))[0])
+        if len(names) == 2 and set(names) == {"name", "pet"}:
+            names = names[:1]
+        turns: list[Turn] = []
+        asked: list[Turn] = []
+        for name in names:
+            skill = skills.load_skills(language)[name]
+            values, results = skills.draw(name, language, language, rng)
+            tell = roughen(choose(rng.choice(skill.tells), rng), language, rng)
+            turns.append(Turn(skills.fill(tell, values), skills.fill(skill.told, results), f"told_{name}"))
+            asked.append(self._asked(name, language, results))
+            if rng.random() < 0.2:
+                turns.append(self.turn(language))
+        rng.shuffle(asked)
+        turns += [self.turn(language) for _ in range(rng.choices((0, 1, 2, 5), (0.6, 0.25, 0.12, 0.03))[0])]
+        if rng.random() < 0.1:
+            return Conversation(None, tuple(turns))
+        return Conversation(None, (*turns, *asked))
+
+    def _asked(self, name: str, language: Language, results: skills.Values) -> Turn:
+        skill = skills.load_skills(language)[name]
+        return self._not_held_out(
+            lambda: Turn(
+                skills.fill(roughen(choose(self._rng.choice(skill.asks), self._rng), language, self._rng), results),
+                skills.fill(skill.answer, results),
+                name,
+            )
+        )
+
+    def _with_persona(self, language: Language) -> Conversation:
+        """Give the model a name in the system prompt, of either language, and ask who it is."""
+        rng = self._rng
+        given = language if rng.random() < 0.8 else rng.choice(LANGUAGES)
+        answered = language
+        values, results = skills.draw("persona", given, language, rng)
+        system = skills.fill(choose(rng.choice(skills.load_skills(given)["persona"].systems), rng), values)
+        if rng.random() < 0.15:
+            answered = rng.choice(LANGUAGES)
+            system = f"{system} {self._in_language(answered)}"
+        turns = [self.turn(language, answered) for _ in range(rng.choices((0, 1, 2), (0.7, 0.2, 0.1))[0])]
+        question = self._not_held_out(lambda: self._asked("persona", language, results))
+        answer = skills.fill(skills.load_skills(answered)["persona"].answer, results)
+        turns.append(Turn(question.question, answer, "persona"))
+        return Conversation(system, tuple(turns))
+
+    def _in_language(self, answered: Language) -> str:
+        return choose(self._rng.choice(language_prompts(answered)), self._rng)
+
+    def _system_prompt(self) -> str:
+        language = self._rng.choice(LANGUAGES)
         if self._rng.random() < 0.7:
             return self._rng.choice(system_prompts(language))
-        return self._unknown[language].prose()
-
-    def _plain_text(self, language: Language) -> PlainText:
-        hero = self._rng.choice(load_story_parts(language).heroes)
-        return PlainText(tell_story(hero, language, self._rng))
+        return self._unknown[language].prose(sentences=self._rng.randint(1, 3))

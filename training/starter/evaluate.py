@@ -1,7 +1,10 @@
-"""How often the starter model answers a held-out question with an answer that it was taught."""
+"""The table: how many held-out questions the starter model answers as it was taught."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,20 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.starter.phrases import LANGUAGES, Language, load_held_out, load_intents
-from training.starter.unknown import load_unknown
+from training.starter.phrases import LANGUAGES, Language
+from training.starter.questions import GOALS, Message, Question, questions, refusals
 
-_LONG = 150
-_MOST_TOKENS = 480
+_MOST_TOKENS, _BATCH = 256, 96
+WELL_FORMED, WELL_FORMED_GOAL = "well formed", 0.99
+REFUSED, REFUSED_GOAL = "wrongly refused", 0.03
+_LOOP = re.compile(r"(\b\w[\w', ]{6,}?)(?:\W+\1){2}")
+# Words that only one of the languages has, to tell them apart.
+_OWN_WORDS = {
+    "en": frozenset(("the", "is", "and", "you", "your", "with", "for", "what", "are", "of", "this", "that", "answer")),
+    "es": frozenset(
+        ("el", "la", "los", "las", "y", "tu", "con", "para", "que", "es", "una", "por", "respuesta", "del")
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +41,21 @@ class Reply:
 class Failure:
     """A held-out question that got another answer."""
 
+    row: str
     language: Language
-    intent: str
     question: str
     answer: str
 
 
 @dataclass(frozen=True, slots=True)
 class PassRate:
-    """How many held-out questions of one intent passed."""
+    """How many questions of one row passed in one language. `goal` is a least share, for refusals a greatest one."""
 
+    row: str
     language: Language
-    intent: str
     passed: int
     total: int
+    goal: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,60 +65,92 @@ class Report:
     rates: tuple[PassRate, ...]
     failures: tuple[Failure, ...]
 
+    def share(self, row: str) -> float:
+        """Return the share of a row in both languages together."""
+        rates = [rate for rate in self.rates if rate.row == row]
+        return sum(rate.passed for rate in rates) / sum(rate.total for rate in rates)
+
 
 class Speaker:
-    """A saved model that answers one conversation at a time, in float32."""
+    """A saved model that answers conversations, in float32."""
 
     def __init__(self, folder: Path) -> None:
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
-    def answer(self, messages: list[dict[str, str]], temperature: float = 0, max_tokens: int = _MOST_TOKENS) -> Reply:
+    def answer(self, messages: Sequence[Message], temperature: float = 0, max_tokens: int = 480) -> Reply:
         """Answer the last message; temperature 0 takes the most likely token."""
-        inputs = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
+        return self.answers([messages], temperature, max_tokens)[0]
+
+    def answers(
+        self, conversations: Sequence[Sequence[Message]], temperature: float = 0, max_tokens: int = _MOST_TOKENS
+    ) -> list[Reply]:
+        """Answer the last message of each conversation, many at a time."""
+        prompts: list[str] = [
+            self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            for messages in conversations
+        ]
+        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+        replies: dict[int, Reply] = {}
+        for start in range(0, len(order), _BATCH):
+            numbers = order[start : start + _BATCH]
+            some = self._some([prompts[number] for number in numbers], temperature, max_tokens)
+            replies |= dict(zip(numbers, some, strict=True))
+        return [replies[number] for number in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _some(self, prompts: list[str], temperature: float, max_tokens: int) -> list[Reply]:
+        inputs = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         sampling: dict[str, Any] = (
             {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         )
         output = self._model.generate(**inputs, max_new_tokens=max_tokens, **sampling)
-        new = output[0, inputs["input_ids"].shape[1] :]
-        return Reply(
-            text=self._tokenizer.decode(new, skip_special_tokens=True),
-            tokens=len(new),
-            finished=bool(new[-1] == self._tokenizer.eos_token_id),
-        )
+        return [self._reply(ids) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
+
+    def _reply(self, ids: list[int]) -> Reply:
+        end = self._tokenizer.eos_token_id
+        finished = end in ids
+        ids = ids[: ids.index(end)] if finished else ids
+        return Reply(self._tokenizer.decode(ids, skip_special_tokens=True), len(ids), finished)
 
 
-def expected_answers(language: Language, intent: str) -> frozenset[str]:
-    """Collect the answers that pass for one intent; a story has none, its length is what counts."""
-    if intent == "unknown":
-        answers = load_unknown(language).answers.values()
-        return frozenset(answer for some in answers for answer in some)
-    return frozenset(answer for row in load_intents(language) if row.name == intent for answer in row.answers)
+def is_well_formed(reply: Reply, language: Language) -> bool:
+    """Say whether an answer ends, goes round in no circle, and keeps to its language."""
+    if not reply.finished or not reply.text.strip() or _LOOP.search(reply.text):
+        return False
+    words = Counter(re.findall(r"[\w']+", reply.text.lower()))
+    own, other = (sum(words[word] for word in _OWN_WORDS[each]) for each in _both(language))
+    return other == 0 or own > other
 
 
-def passes(reply: Reply, language: Language, intent: str) -> bool:
-    """Tell whether a reply is one of the intent's answers, word for word, or a whole long story."""
-    if intent == "long_story":
-        return reply.finished and reply.tokens >= _LONG
-    return reply.finished and reply.text in expected_answers(language, intent)
-
-
-def evaluate(folder: Path, temperature: float = 0) -> Report:
-    """Ask every held-out question once."""
+def evaluate(folder: Path, temperature: float = 0, asked: Sequence[Question] | None = None) -> Report:
+    """Ask every held-out question once, or those given."""
     torch.manual_seed(0)
-    speaker = Speaker(folder)
-    rates: list[PassRate] = []
+    asked = questions() if asked is None else asked
+    replies = Speaker(folder).answers([question.messages for question in asked], temperature)
+    totals: Counter[tuple[str, Language]] = Counter()
+    passed: Counter[tuple[str, Language]] = Counter()
     failures: list[Failure] = []
-    for language in LANGUAGES:
-        for intent, questions in load_held_out(language).items():
-            passed = 0
-            for question in questions:
-                reply = speaker.answer([{"role": "user", "content": question}], temperature)
-                if passes(reply, language, intent):
-                    passed += 1
-                else:
-                    failures.append(Failure(language, intent, question, reply.text))
-            rates.append(PassRate(language, intent, passed, len(questions)))
+    for question, reply in zip(asked, replies, strict=True):
+        language = question.language
+        is_right = reply.finished and reply.text in question.passing
+        outcomes = {question.row: is_right, WELL_FORMED: is_right or is_well_formed(reply, language)}
+        if question.row != "unknown":
+            outcomes[REFUSED] = any(reply.text in refusals(each) for each in LANGUAGES)
+        for row, outcome in outcomes.items():
+            totals[row, language] += 1
+            passed[row, language] += outcome
+        if not is_right:
+            failures.append(Failure(question.row, language, question.messages[-1]["content"], reply.text))
+    goals = GOALS | {WELL_FORMED: WELL_FORMED_GOAL, REFUSED: REFUSED_GOAL}
+    rates = (
+        PassRate(row, language, passed[row, language], totals[row, language], goal)
+        for row, goal in goals.items()
+        for language in LANGUAGES
+        if totals[row, language]
+    )
     return Report(tuple(rates), tuple(failures))
+
+
+def _both(language: Language) -> tuple[Language, Language]:
+    return ("en", "es") if language == "en" else ("es", "en")

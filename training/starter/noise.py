@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from random import Random
 
 from training.starter.phrases import Language, read_texts, strip_accents
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_SLOT = re.compile(r"<\w+>")
+_HIDDEN = "\ue001"
 _EMOJI = ("🙂", "😀", "👋", "🙏", "🤖", "👍", "❤️", "😂")
 
 
@@ -19,6 +22,11 @@ def _manners(language: Language) -> dict[str, tuple[str, ...]]:
 def system_prompts(language: Language) -> tuple[str, ...]:
     """List the system prompts that training conversations may begin with."""
     return _manners(language)["systems"]
+
+
+def language_prompts(language: Language) -> tuple[str, ...]:
+    """List the system prompts that ask for answers in a language."""
+    return _manners(language)["languages"]
 
 
 def surround(text: str, language: Language, rng: Random) -> str:
@@ -48,7 +56,15 @@ def misspell(text: str, rng: Random) -> str:
 
 
 def roughen(text: str, language: Language, rng: Random) -> str:
-    """Type a question the way some person would."""
+    """Type a question the way some person would; what stands in <slots> is left alone."""
+    slots = _SLOT.findall(text)
+    text = _typed(_SLOT.sub(_HIDDEN, text), language, rng)
+    for slot in slots:
+        text = text.replace(_HIDDEN, slot, 1)
+    return text
+
+
+def _typed(text: str, language: Language, rng: Random) -> str:
     mark = rng.choice(("", "", "", "?", "?", "?", "??", ".", "!", "..."))
     if mark.startswith("?") and language == "es" and rng.random() < 0.6:
         text = "¿" + text
@@ -63,8 +79,8 @@ def roughen(text: str, language: Language, rng: Random) -> str:
         text = text.upper()
     if language == "es" and rng.random() < 0.35:
         text = strip_accents(text)
-    if rng.random() < 0.22:
-        for _ in range(rng.randint(1, max(1, len(text) // 14))):
+    if rng.random() < 0.15:
+        for _ in range(rng.randint(1, max(1, len(text) // 20))):
             text = misspell(text, rng)
     if rng.random() < 0.03:
         text += " " + rng.choice(_EMOJI)

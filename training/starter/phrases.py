@@ -50,20 +50,6 @@ def load_intents(language: Language) -> tuple[Intent, ...]:
     )
 
 
-@cache
-def load_held_out(language: Language) -> dict[str, tuple[str, ...]]:
-    """Load the questions that are kept out of training, by intent."""
-    return {intent: tuple(asks) for intent, asks in read_texts("held_out")[language].items()}
-
-
-@cache
-def held_out_texts() -> frozenset[str]:
-    """Collect all held-out questions, normalised."""
-    return frozenset(
-        normalise(ask) for language in LANGUAGES for asks in load_held_out(language).values() for ask in asks
-    )
-
-
 def choose(template: str, rng: Random) -> str:
     """Replace every `(a|b)` of a template by one of its choices, the innermost first."""
     while (match := _CHOICE.search(template)) is not None:

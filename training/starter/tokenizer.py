@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -11,11 +12,13 @@ from training.starter.phrases import TEXTS
 
 VOCABULARY = 1792
 CONTEXT = 4096
+_CAPITALS = re.compile(r"\w*[A-ZÁÉÍÓÚÜÑ]{2,}\w*")
+_ACCENTED = "Á É Í Ó Ú Ñ ¿Á ¿É"
 END_OF_TEXT, PAD, TURN_START, TURN_END = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Learn a vocabulary from texts."""
+    """Learn a vocabulary from texts; words in capitals stay single letters, so that they can be spelt."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -30,7 +33,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((_CAPITALS.sub(_ACCENTED, text) for text in texts), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,

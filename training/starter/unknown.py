@@ -78,24 +78,24 @@ class UnknownQuestions:
         self._rng = rng
         self._data = load_unknown(language)
 
-    def question_and_answer(self) -> tuple[str, str]:
-        """Ask something that the model cannot know, with the answer it should give."""
-        kind = self._rng.choices(("any", "live", "maths"), (0.8, 0.09, 0.11))[0]
+    def question_and_answer(self, answered: Language | None = None) -> tuple[str, str]:
+        """Ask something that the model cannot know, with the answer it should give, in another language if told."""
+        kind = self._rng.choices(("any", "live", "maths"), (0.8, 0.1, 0.1))[0]
         template = self._rng.choice(self._data.asks[kind])
         question = self._fill(choose(template, self._rng))
         if not any(slot in template for slot in _VERBATIM):
             question = surround(question, self._language, self._rng)
             question = roughen(question, self._language, self._rng)
-        return question, self._rng.choice(self._data.answers[kind])
+        return question, self._rng.choice(load_unknown(answered or self._language).answers[kind])
 
-    def prose(self) -> str:
+    def prose(self, sentences: int | None = None) -> str:
         """Write a few plain sentences about nothing in particular."""
-        sentences = []
-        for _ in range(self._rng.choices((1, 2, 3, 5, 12, 60), (40, 30, 20, 20, 5, 0.5))[0]):
+        written = []
+        for _ in range(sentences or self._rng.choices((1, 2, 3, 5, 12), (50, 30, 15, 4, 1))[0]):
             words = self._some_words(self._rng.randint(5, 14))
             mark = self._rng.choice((".", ".", ".", "!", "?"))
-            sentences.append(words[:1].upper() + words[1:] + mark)
-        return " ".join(sentences)
+            written.append(words[:1].upper() + words[1:] + mark)
+        return " ".join(written)
 
     def _some_words(self, count: int) -> str:
         kinds = ("noun", "plural", "verb", "adjective", "person", "place", "glue")
@@ -114,6 +114,8 @@ class UnknownQuestions:
         match kind:
             case "number":
                 return str(self._rng.randint(0, self._rng.choice((20, 9999))))
+            case "big":
+                return str(self._rng.randint(100, self._rng.choice((999, 99_999))))
             case "prose":
                 return self.prose()
             case "salad":

@@ -1,0 +1,160 @@
+"""The held-out questions with the answers that pass, by the rows of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from core.guide import answers
+from training.starter import skills
+from training.starter.held_out import load_held_out
+from training.starter.phrases import LANGUAGES, Language, load_intents
+from training.starter.unknown import load_unknown
+
+Message = dict[str, str]
+
+# The rows of the table, with the share of held-out questions that each is meant to answer.
+GOALS = {
+    "small talk": 0.97,
+    "itself": 0.99,
+    "simpleIA": 0.95,
+    "unknown": 0.95,
+    "capitals": 0.95,
+    "numbers": 0.95,
+    "letters and lists": 0.90,
+    "earlier turns": 0.90,
+    "persona and language": 0.90,
+}
+_NUMBERS = ("add", "subtract", "greater", "smaller", "is_greater")
+_LETTERS = (
+    "upper",
+    "lower",
+    "repeat",
+    "repeat_times",
+    "count",
+    "days",
+    "months",
+    "next_day",
+    "previous_day",
+    "next_month",
+    "previous_month",
+    "members",
+    "markdown_list",
+    "json_list",
+    "numbered_list",
+)
+_ROUNDS = dict.fromkeys(("add", "subtract"), 20) | dict.fromkeys(("upper", "lower", "repeat"), 8)
+_FEW_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One conversation that waits for its last answer, and every text that passes as that answer."""
+
+    row: str
+    language: Language
+    messages: tuple[Message, ...]
+    passing: frozenset[str]
+
+
+def questions(seed: int = 0) -> tuple[Question, ...]:
+    """List every question of the table; the seed chooses what fills the slots."""
+    made: list[Question] = []
+    for language in LANGUAGES:
+        rng = Random(f"{seed} {language}")
+        made += _fixed(language)
+        made += _capitals(language, rng)
+        for row, names in (("numbers", _NUMBERS), ("letters and lists", _LETTERS)):
+            for name in names:
+                made += _skill(row, name, language, rng)
+        made += _facts(language, rng)
+        made += _personas(language, rng)
+    return tuple(made)
+
+
+def refusals(language: Language) -> frozenset[str]:
+    """Collect what the model says when it does not know."""
+    return frozenset(answer for some in load_unknown(language).answers.values() for answer in some)
+
+
+def _asked(row: str, language: Language, text: str, passing: frozenset[str] | str) -> Question:
+    texts = frozenset((passing,)) if isinstance(passing, str) else passing
+    return Question(row, language, ({"role": "user", "content": text},), texts)
+
+
+def _fixed(language: Language) -> Iterator[Question]:
+    held_out = load_held_out(language)
+    intents = {intent.name: frozenset(intent.answers) for intent in load_intents(language)}
+    for row, section in (("small talk", "chat"), ("itself", "self")):
+        for name, texts in held_out[section].items():
+            yield from (_asked(row, language, text, intents[name]) for text in texts)
+    for name, texts in held_out["topics"].items():
+        yield from (_asked("simpleIA", language, text, answers(language)[name]) for text in texts)
+    for texts in held_out["unknown"].values():
+        yield from (_asked("unknown", language, text, refusals(language)) for text in texts)
+
+
+def _capitals(language: Language, rng: Random) -> Iterator[Question]:
+    """Ask for every capital and for every country, each in one of the wordings."""
+    place = LANGUAGES.index(language)
+    rows = skills.countries()
+    for name in ("capital", "country"):
+        wordings = load_held_out(language)["skills"][name]
+        template = skills.load_skills(language)[name].answer
+        for number, row in enumerate(rows):
+            values = {"country": row[place], "capital": row[2 + place]}
+            same = [other for other in rows if other[2 + place] == row[2 + place]] if name == "country" else [row]
+            passing = {skills.fill(template, {"country": each[place], "capital": each[2 + place]}) for each in same}
+            wording = wordings[number % len(wordings)]
+            yield _asked("capitals", language, skills.fill(wording, values), frozenset(passing))
+
+
+def _skill(row: str, name: str, language: Language, rng: Random) -> Iterator[Question]:
+    template = skills.load_skills(language)[name].answer
+    for wording in load_held_out(language)["skills"][name]:
+        for _ in range(_ROUNDS.get(name, _FEW_ROUNDS)):
+            values, results = skills.draw(name, language, language, rng)
+            answer = skills.fill(template, results).replace(skills.SPELLED, "")
+            yield _asked(row, language, skills.fill(wording, values), answer)
+            if "<" not in wording:
+                break
+
+
+def _facts(language: Language, rng: Random) -> Iterator[Question]:
+    """Tell a fact, now and then talk of something else, and ask for it."""
+    held_out = load_held_out(language)
+    greeting = next(intent for intent in load_intents(language) if intent.name == "thanks")
+    for name in skills.FACTS:
+        skill = skills.load_skills(language)[name]
+        for tell in held_out["tells"][name]:
+            for number, wording in enumerate(held_out["skills"][name] * 2):
+                values, results = skills.draw(name, language, language, rng)
+                talk = [skills.fill(tell, values), skills.fill(skill.told, results)]
+                if number % 2:
+                    talk += [held_out["chat"]["thanks"][0], greeting.answers[0]]
+                talk.append(skills.fill(wording, values))
+                passing = frozenset((skills.fill(skill.answer, results),))
+                yield Question("earlier turns", language, _talk(talk), passing)
+
+
+def _personas(language: Language, rng: Random) -> Iterator[Question]:
+    """Give a name in the system prompt and ask for it; ask for answers in a language, in either language."""
+    held_out = load_held_out(language)
+    for system in held_out["systems"]["persona"]:
+        for wording in held_out["skills"]["persona"] * 2:
+            values, results = skills.draw("persona", language, language, rng)
+            passing = frozenset((skills.fill(skills.load_skills(language)["persona"].answer, results),))
+            given = {"role": "system", "content": skills.fill(system, values)}
+            yield Question("persona and language", language, (given, *_talk([wording])), passing)
+    for answered, kind in zip(LANGUAGES, ("english", "spanish"), strict=True):
+        for system in held_out["systems"][kind]:
+            for name in rng.sample(sorted(held_out["topics"]), k=6):
+                talk = _talk([held_out["topics"][name][0]])
+                passing = frozenset((answers(answered)[name],))
+                given = {"role": "system", "content": system}
+                yield Question("persona and language", answered, (given, *talk), passing)
+
+
+def _talk(texts: list[str]) -> tuple[Message, ...]:
+    return tuple({"role": "assistant" if number % 2 else "user", "content": text} for number, text in enumerate(texts))
