@@ -1,4 +1,7 @@
-"""The words in each language, from `locales/*.json`: `page` by key, `sentences` by their English template."""
+"""The words in each language, from `locales/*.json`: `page` by key, `sentences` by their English template.
+
+The help of parameters and settings comes from `core/guide`, where the starter model's answers about them come from too.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 
+from core.guide import help_texts
 from providers.sentences import Sentence
 
 LANGUAGES = ("en", "es")
@@ -20,6 +24,7 @@ COOKIE = "simpleia_language"
 def _locale(language: str) -> Mapping[str, Mapping[str, str]]:
     file = Path(__file__).parent / "locales" / f"{language}.json"
     locale: dict[str, dict[str, str]] = json.loads(file.read_text(encoding="utf-8"))
+    locale["page"] |= help_texts(language)
     return locale
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from providers.gguf_metadata import GgufMetadata, read_metadata
 
@@ -77,7 +77,15 @@ def _under(folder: Path, source: str) -> Iterator[GgufFile]:
             return
         if path.name.startswith("mmproj") or LATER_PART.search(path.stem) or not path.is_file():
             continue
-        yield GgufFile(path.relative_to(folder).with_suffix("").as_posix(), path, source)
+        yield GgufFile(_name(path.relative_to(folder).with_suffix(""), source), path, source)
+
+
+def _name(path: PurePath, source: str) -> str:
+    """Return a file's name below its place; a bundled one that repeats its folder's name is called as the folder."""
+    folder = path.parent
+    if source == "bundled" and path.name.startswith(f"{folder.name}-") and folder.name:
+        return folder.as_posix()
+    return path.as_posix()
 
 
 def _in_hub_cache(folder: Path) -> Iterator[GgufFile]:

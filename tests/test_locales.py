@@ -14,6 +14,7 @@ import pytest
 from components import feedback, finetune, services
 from components.models import COLUMNS
 from components.texts import LANGUAGES, in_language, language_of, t, text
+from core.guide import help_texts
 from core.parameters import PARAMETERS
 from core.settings import ROOT
 from providers.sentences import say
@@ -39,6 +40,8 @@ KNOWN_SETS = {
 def locale(language: str) -> dict[str, dict[str, str]]:
     file = ROOT / "components" / "locales" / f"{language}.json"
     words: dict[str, dict[str, str]] = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=without_doubles)
+    assert not words["page"].keys() & help_texts(language).keys(), "a key is in the locale and in the guide"
+    words["page"] |= help_texts(language)
     return words
 
 

@@ -8,12 +8,10 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-LANGUAGES = ("en", "es")
-
 
 @cache
 def help_texts(language: str) -> Mapping[str, str]:
-    """Return the one-line help of each parameter and setting, by its name."""
+    """Return the one-line help of each parameter and setting, by its key in the page."""
     return MappingProxyType(_read(language)["help"])
 
 

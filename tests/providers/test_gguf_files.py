@@ -28,6 +28,8 @@ def ollama_model(home: Path, name: str, digest: str) -> None:
 
 def test_files_are_named_by_their_place(tmp_path: Path) -> None:
     put(tmp_path / "bundled" / "starter" / "q8.gguf")
+    put(tmp_path / "bundled" / "small" / "small-q8_0.gguf")
+    put(tmp_path / "models" / "own" / "own-q4.gguf")
     put(tmp_path / "models" / "mine.gguf", 20)
     put(tmp_path / "more" / "deep" / "er.gguf")
     put(tmp_path / ".lmstudio" / "models" / "org" / "m" / "f.gguf")
@@ -35,6 +37,8 @@ def test_files_are_named_by_their_place(tmp_path: Path) -> None:
 
     assert found(tmp_path, tmp_path / "more") == {
         "starter/q8": ("bundled", 8),
+        "small": ("bundled", 8),
+        "own/own-q4": ("folder", 8),
         "mine": ("folder", 20),
         "deep/er": ("folder", 8),
         "org/m/f": ("lm_studio", 8),

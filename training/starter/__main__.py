@@ -30,11 +30,12 @@ def build(
     steps: Annotated[int, typer.Option(help="Steps to train.")] = 3000,
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the text and of the weights.")] = 1,
+    begin: Annotated[Path | None, typer.Option(help="An earlier starter to begin with, instead of nothing.")] = None,
 ) -> None:
     """Train, save, measure and describe the starter model."""
     if context.invoked_subcommand:
         return
-    result = train(TrainingPlan(output, work, steps, threads, seed))
+    result = train(TrainingPlan(output, work, steps, threads, seed, begin))
     export_gguf(output, output / GGUF, "q8_0")
     report = evaluate(output)
     write_card(output, output / GGUF, result, report, threads)

@@ -17,7 +17,7 @@ from training.starter.batches import Batches
 from training.starter.corpus import Corpus
 from training.starter.skills import SPELLED
 from training.starter.tokenizer import train_tokenizer
-from training.starter.weights import Learner, batch_loss, build_model, save_model
+from training.starter.weights import Learner, batch_loss, begin_with, build_model, save_model
 
 _TOKENIZER_SAMPLE = 12_000
 _WARM_UP, _STEADY_SHARE = 100, 0.6
@@ -29,13 +29,17 @@ _VALIDATION_BATCHES = 16
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """How long to train and with what; `work` is where the state is kept, from which the same plan goes on."""
+    """How long to train and with what; `work` is where the state is kept, from which the same plan goes on.
+
+    `begin` is the folder of an earlier starter whose weights it begins with, instead of with random ones.
+    """
 
     output: Path
     work: Path
     steps: int
     threads: int
     seed: int = 1
+    begin: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,10 @@ def train(plan: TrainingPlan) -> TrainingResult:
     plan.work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(plan)
     torch.manual_seed(plan.seed)
-    learner = Learner(build_model(tokenizer))
+    model = build_model(tokenizer)
+    if plan.begin:
+        begin_with(model, tokenizer, plan.begin)
+    learner = Learner(model)
     state = plan.work / "state.safetensors"
     begun = Progress(**learner.load(state)) if state.is_file() else Progress(0, 0.0, 0, 0.0)  # type: ignore[arg-type]
     curve = [point for point in read_curve(plan.work) if point.step <= begun.step]
