@@ -38,6 +38,7 @@ class Batches:
         """Begin at batch number `start`, with text of its own."""
         self._rng = Random(f"{seed} {start}")
         self._corpus = Corpus(self._rng.randrange(2**48))
+        self._items = iter(self._corpus)
         self._encoder = Encoder(tokenizer)
         self._number = start
         self._pad = tokenizer.pad_token_id
@@ -90,7 +91,7 @@ class Batches:
         return row
 
     def _add(self) -> None:
-        tokens = self._encoder.encode(self._corpus.conversation(), self._rng)
+        tokens = self._encoder.encode(next(self._items), self._rng)
         if len(tokens.ids) <= LENGTH:
             self._waiting.append(tokens)
         elif len(tokens.ids) <= _MIDDLE_LENGTH and len(self._long_ones) < _WAITING:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from training.starter import skills, topics
+from training.starter.cards import Cards, make_cards
 from training.starter.held_out import is_held_out
 from training.starter.noise import language_prompts, roughen, surround, system_prompts
 from training.starter.phrases import LANGUAGES, Language, choose, load_intents
@@ -15,6 +16,7 @@ from training.starter.unknown import UnknownQuestions
 
 _SHARES = {"topic": 0.34, "intent": 0.12, "unknown": 0.2, "skill": 0.33, "story": 0.01}
 _FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.09, 0.05, 0.15, 0.04
+_CARDS_SHARE = 0.2
 _SHORT = frozenset(("topic", "intent", "unknown", "story"))
 
 
@@ -41,7 +43,7 @@ class Conversation:
 
 
 class Corpus:
-    """An endless source of conversations."""
+    """An endless source of conversations, and of cards among them."""
 
     def __init__(self, seed: int) -> None:
         self._rng = Random(seed)
@@ -49,9 +51,13 @@ class Corpus:
         self._kinds = tuple(_SHARES)
         self._shares = tuple(_SHARES.values())
 
-    def __iter__(self) -> Iterator[Conversation]:
+    def __iter__(self) -> Iterator[Conversation | Cards]:
         while True:
-            yield self.conversation()
+            yield self.cards() if self._rng.random() < _CARDS_SHARE else self.conversation()
+
+    def cards(self) -> Cards:
+        """Make a dozen lines of facts, sums or spellings."""
+        return make_cards(self._rng.choice(LANGUAGES), self._rng)
 
     def conversation(self, turns: int | None = None) -> Conversation:
         """Make one conversation, of one to four turns if not told, some with a system prompt."""

@@ -11,6 +11,7 @@ from random import Random
 
 from transformers import PreTrainedTokenizerFast
 
+from training.starter.cards import Cards
 from training.starter.corpus import Conversation, Turn
 from training.starter.skills import SPELLED
 from training.starter.tokenizer import TURN_END, TURN_START
@@ -18,8 +19,8 @@ from training.starter.tokenizer import TURN_END, TURN_START
 _PROMPT_WEIGHT = 0.1
 _FIRST_WEIGHT, _REST_WEIGHT = 4.0, 1.0
 _SKILL_WEIGHT = 2.0
-_FIRST_TOKENS, _KEPT_TOKENS = 6, 10
-_LEFT_OUT_SHARE = 0.75
+_FIRST_TOKENS, _KEPT_TOKENS = 5, 8
+_LEFT_OUT_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,26 @@ class Encoder:
         self._tokenizer = tokenizer
         self._start = tokenizer.convert_tokens_to_ids(TURN_START)
         self._end = tokenizer.convert_tokens_to_ids(TURN_END)
+        self._first = tokenizer.bos_token_id
         self._line = self._ids("\n")
         self._answers = [self._start, *self._ids("assistant\n")]
         self.ids_of_answer = lru_cache(20_000)(self._ids_of_answer)
 
-    def encode(self, conversation: Conversation, rng: Random | None = None) -> Tokens:
-        """Encode a conversation; with `rng`, most often without the end of its last answer if that is a fixed one."""
+    def encode(self, item: Conversation | Cards, rng: Random | None = None) -> Tokens:
+        """Encode an item; with `rng`, most often without the end of the last answer if that is a fixed one."""
+        return self._cards(item) if isinstance(item, Cards) else self._conversation(item, rng)
+
+    def _cards(self, cards: Cards) -> Tokens:
+        ids = [self._first]
+        weights = [0.0]
+        for start, end in cards.lines:
+            for text, weight in ((start, 0.0), (end, _SKILL_WEIGHT)):
+                some = self._spelt(text)
+                ids += some
+                weights += [weight] * len(some)
+        return Tokens(ids, weights)
+
+    def _conversation(self, conversation: Conversation, rng: Random | None) -> Tokens:
         ids: list[int] = []
         weights: list[float] = []
 
@@ -71,12 +86,15 @@ class Encoder:
         return ([_FIRST_WEIGHT] * _FIRST_TOKENS + [_REST_WEIGHT] * length)[:length]
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def _ids_of_answer(self, answer: str) -> list[int]:
+        return [*self._spelt(answer), self._end]
+
+    def _spelt(self, text: str) -> list[int]:
         ids: list[int] = []
-        for number, piece in enumerate(answer.split(SPELLED)):
+        for number, piece in enumerate(text.split(SPELLED)):
             for part in piece if number % 2 else [piece]:
                 ids += self._ids(part) if part else []
-        return [*ids, self._end]
+        return ids

@@ -64,7 +64,8 @@ class TrainingResult:
 
 def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """Train the tokenizer on a sample of the corpus."""
-    conversations = islice(Corpus(seed), _TOKENIZER_SAMPLE)
+    corpus = Corpus(seed)
+    conversations = (corpus.conversation() for _ in range(_TOKENIZER_SAMPLE))
     return train_tokenizer(
         "\n".join(
             ["system", item.system or "", *(f"user\n{turn.question}\nassistant\n{turn.answer}" for turn in item.turns)]
