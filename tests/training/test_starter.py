@@ -1,4 +1,4 @@
-"""The bundled starter model: that it greets, says who it is, and is shaped as the engines need it."""
+"""The bundled starter model: that it does what the table promises, and is shaped as the engines need it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,33 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from core.guide import answers
 from training.starter.batches import Batches
-from training.starter.corpus import Corpus, PlainText
-from training.starter.evaluate import Reply, Speaker, expected_answers, passes
-from training.starter.model_card import rates_table
-from training.starter.phrases import (
-    LANGUAGES,
-    Language,
-    held_out_texts,
-    load_held_out,
-    load_intents,
-    normalise,
+from training.starter.corpus import Conversation, Corpus
+from training.starter.encoding import Encoder
+from training.starter.evaluate import (
+    REFUSED,
+    REFUSED_GOAL,
+    WELL_FORMED,
+    WELL_FORMED_GOAL,
+    Reply,
+    Report,
+    Speaker,
+    evaluate,
+    is_well_formed,
 )
-from training.starter.train import batch_loss, build_model, learning_rate
+from training.starter.held_out import is_held_out, load_held_out
+from training.starter.model_card import rates_table
+from training.starter.phrases import LANGUAGES, Language, load_intents
+from training.starter.questions import GOALS, Message, questions, refusals
+from training.starter.skills import SPELLED
+from training.starter.train import learning_rate
+from training.starter.weights import Learner, batch_loss, begin_with, build_model
 
-PASS_RATE = 0.9
 FOLDER = Path(__file__).parents[2] / "models" / "starter"
+SHIPPED = GOALS | {WELL_FORMED: WELL_FORMED_GOAL, REFUSED: REFUSED_GOAL}
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +48,29 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(FOLDER)
 
 
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return evaluate(FOLDER)
+
+
 def ask(speaker: Speaker, question: str, **options: Any) -> Reply:
     return speaker.answer([{"role": "user", "content": question}], **options)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("intent", ["greet", "identity"])
-def test_most_held_out_questions_are_answered_as_taught(speaker: Speaker, language: Language, intent: str) -> None:
-    questions = load_held_out(language)[intent]
-    passed = [q for q in questions if passes(ask(speaker, q, max_tokens=90), language, intent)]
-    assert len(passed) >= PASS_RATE * len(questions), set(questions) - set(passed)
+def messages_of(conversation: Conversation) -> list[Message]:
+    system = [{"role": "system", "content": conversation.system}] if conversation.system is not None else []
+    return system + [
+        {"role": role, "content": content.replace(SPELLED, "")}
+        for turn in conversation.turns
+        for role, content in (("user", turn.question), ("assistant", turn.answer))
+    ]
+
+
+@pytest.mark.parametrize(("row", "least"), SHIPPED.items())
+def test_the_table_holds(report: Report, row: str, least: float) -> None:
+    share = report.share(row)
+    failures = [failure for failure in report.failures if failure.row == row]
+    assert share <= least if row == REFUSED else share >= least, (share, failures[:10])
 
 
 @pytest.mark.parametrize(
@@ -77,21 +99,25 @@ def test_long_story_is_long_and_ends(speaker: Speaker, question: str) -> None:
 
 @pytest.mark.parametrize(
     ("question", "language"),
-    [("What is the capital of Australia?", "en"), ("¿Cómo se cocina la paella?", "es")],
+    [("What is the boiling point of mercury?", "en"), ("¿Cómo se cocina la paella?", "es")],
 )
 def test_it_says_that_it_does_not_know(speaker: Speaker, question: str, language: Language) -> None:
-    assert ask(speaker, question, max_tokens=60).text in expected_answers(language, "unknown")
+    assert ask(speaker, question, max_tokens=60).text in refusals(language)
 
 
 def test_it_still_answers_at_the_end_of_a_full_context(speaker: Speaker, tokenizer: Any) -> None:
     corpus = Corpus(seed=77)
-    messages = [m for m in corpus.conversation() if m["role"] != "system"]
-    while len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]) < 3600:
-        messages += [m for m in corpus.conversation() if m["role"] != "system"]
-    while len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]) > 3950:
+    messages: list[Message] = []
+
+    def length() -> int:
+        return len(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])
+
+    while not messages or length() < 3600:
+        messages += [m for m in messages_of(corpus.conversation()) if m["role"] != "system"]
+    while length() > 3950:
         messages = messages[2:]
     reply = speaker.answer([*messages, {"role": "user", "content": "Who are you?"}], max_tokens=90)
-    assert reply.text in expected_answers("en", "identity")
+    assert reply.text in next(intent.answers for intent in load_intents("en") if intent.name == "identity")
 
 
 def test_shape_suits_the_engines() -> None:
@@ -108,6 +134,7 @@ def test_shape_suits_the_engines() -> None:
 def test_files_are_small_and_say_nothing_of_the_machine_that_made_them() -> None:
     files = [path for path in FOLDER.iterdir() if path.is_file()]
     assert (FOLDER / "model.safetensors").stat().st_size <= 12_000_000
+    assert (FOLDER / "starter-q8_0.gguf").stat().st_size <= 8_000_000
     texts = [path.read_text("utf-8") for path in files if path.suffix in {".json", ".md", ".jinja"}]
     assert not any("/home/" in text or "/tmp/" in text for text in texts)
     weights = (FOLDER / "model.safetensors").read_bytes()
@@ -166,14 +193,16 @@ def test_tokenizer_splits_numbers_into_digits(tokenizer: Any) -> None:
 
 
 def test_held_out_questions_are_not_in_the_corpus() -> None:
-    conversations = (item for item in Corpus(seed=1) if not isinstance(item, PlainText))
-    asked = {
-        normalise(message["content"])
-        for conversation in islice(conversations, 20_000)
-        for message in conversation
-        if message["role"] == "user"
-    }
-    assert not asked & held_out_texts()
+    corpus = Corpus(seed=1)
+    for conversation in (corpus.conversation() for _ in range(10_000)):
+        assert not any(is_held_out(turn.question) for turn in conversation.turns)
+
+
+def test_held_out_wordings_are_known_by_their_words_and_slots() -> None:
+    assert is_held_out("SO WHAT IS YOUR NAME")
+    assert is_held_out("cual es tu nombre bot")
+    assert is_held_out("12 plus 30, please!")
+    assert not is_held_out("12 plus 30")
 
 
 def test_corpus_is_the_same_for_the_same_seed() -> None:
@@ -181,45 +210,115 @@ def test_corpus_is_the_same_for_the_same_seed() -> None:
     assert first == second != other
 
 
-def test_both_languages_know_the_same_intents() -> None:
-    english, spanish = ([i.name for i in load_intents(language)] for language in LANGUAGES)
+def test_both_languages_know_the_same_things() -> None:
+    english, spanish = ([intent.name for intent in load_intents(language)] for language in LANGUAGES)
     assert english == spanish
-    assert list(load_held_out("en")) == list(load_held_out("es"))
+    assert list(answers("en")) == list(answers("es"))
+    held_out = [{name: list(rows) for name, rows in load_held_out(language).items()} for language in LANGUAGES]
+    assert held_out[0] == held_out[1]
+    assert set(held_out[0]["topics"]) == set(answers("en"))
 
 
-def test_position_gaps_do_not_isolate_what_came_before(tokenizer: Any) -> None:
+def test_there_are_enough_questions_about_the_product() -> None:
+    about = [question for question in questions() if question.row == "simpleIA" and question.language == "en"]
+    assert len({question.passing for question in about}) >= 120
+    assert len(about) >= 240
+
+
+def test_conversations_are_encoded_as_the_template_writes_them(tokenizer: Any) -> None:
+    encoder = Encoder(tokenizer)
+    corpus = Corpus(seed=3)
+    for conversation in (corpus.conversation() for _ in range(200)):
+        if any(SPELLED in turn.answer for turn in conversation.turns):
+            continue
+        expected = tokenizer.apply_chat_template(messages_of(conversation), return_dict=True)["input_ids"]
+        ids = encoder.encode(conversation).ids
+        assert ids == expected[: len(ids)]
+        assert tokenizer.decode(expected[len(ids) :]) == "\n"
+
+
+def test_spelt_answers_are_single_letters(tokenizer: Any) -> None:
+    turn = Corpus(seed=4).skill_turn("lower", "en")
+    word = turn.answer.strip(SPELLED)
+    assert len(Encoder(tokenizer).ids_of_answer(turn.answer)) == len(word) + 1
+
+
+def test_cards_teach_what_follows_and_not_what_is_given(tokenizer: Any) -> None:
+    cards = Corpus(seed=6).cards()
+    tokens = Encoder(tokenizer).encode(cards)
+    learnt = [token for token, weight in zip(tokens.ids, tokens.weights, strict=True) if weight]
+    assert tokenizer.decode(learnt) == "".join(end for _, end in cards.lines).replace(SPELLED, "")
+
+
+def test_an_earlier_starter_is_taken_over(tokenizer: Any) -> None:
+    model = build_model(tokenizer)
+    begin_with(model, tokenizer, FOLDER)
+    saved = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), saved.parameters(), strict=True))
+
+
+def test_packed_conversations_do_not_see_each_other(tokenizer: Any) -> None:
     torch.manual_seed(0)
     model = build_model(tokenizer).eval()
-    ids = torch.randint(10, 200, (1, 32))
-    positions = torch.arange(32)[None]
-    positions[:, 16:] += 900
-    options = {
-        "position_ids": positions,
-        "attention_mask": torch.ones_like(ids),
-        "use_cache": False,
-    }
-    with torch.no_grad():
-        one = model(input_ids=ids, **options).logits[0, -1]
-        changed = ids.clone()
-        changed[0, 0] += 1
-        two = model(input_ids=changed, **options).logits[0, -1]
-    assert not torch.equal(one, two)
-
-
-def test_training_step_lowers_the_loss(tokenizer: Any) -> None:
-    torch.manual_seed(0)
-    model = build_model(tokenizer)
     batch = next(iter(Batches(tokenizer, seed=1)))
-    assert int(batch.position_ids.max()) < 4096
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    before = batch_loss(model, batch)
-    before.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    assert batch_loss(model, batch).item() < before.item()
+    second = int((batch.position_ids[0] == 0).nonzero()[1])
+
+    def last_of_second(ids: torch.Tensor) -> torch.Tensor:
+        options: dict[str, Any] = {"position_ids": batch.position_ids[:1], "attention_mask": mask, "use_cache": False}
+        with torch.no_grad():
+            logits: torch.Tensor = model(input_ids=ids, **options).logits[0, second + 3]
+        return logits
+
+    assert batch.mask is not None
+    mask = batch.mask[:1]
+    ids = batch.input_ids[:1].clone()
+    before = last_of_second(ids)
+    ids[0, second - 1] += 1
+    assert torch.equal(before, last_of_second(ids))
+    ids[0, second + 1] += 1
+    assert not torch.equal(before, last_of_second(ids))
 
 
-def test_learning_rate_rises_then_falls() -> None:
-    assert learning_rate(0, 0.0) < learning_rate(40, 0.05) > learning_rate(900, 0.9)
+def test_no_batch_is_empty(tokenizer: Any) -> None:
+    batches = list(islice(Batches(tokenizer, seed=2), 40))
+    assert all(batch.weights.sum() > 100 for batch in batches)
+    assert max(int(batch.position_ids.max()) for batch in batches) == 4095
+
+
+def test_training_lowers_the_loss_and_goes_on_where_it_was_kept(tokenizer: Any, tmp_path: Path) -> None:
+    first, second = islice(Batches(tokenizer, seed=1), 2)
+
+    def learner(seed: int) -> Learner:
+        torch.manual_seed(seed)
+        return Learner(build_model(tokenizer))
+
+    one = learner(0)
+    before = one.step(first, 2e-3)
+    assert batch_loss(one.model, first).item() < before
+    one.save(tmp_path / "state.safetensors", {"step": 1})
+    other = learner(1)
+    assert other.load(tmp_path / "state.safetensors") == {"step": 1}
+    assert one.step(second, 2e-3) == other.step(second, 2e-3)
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True))
+
+
+def test_learning_rate_rises_stays_and_falls_to_nothing() -> None:
+    rates = [learning_rate(step, 1000) for step in (0, 99, 600, 800, 999)]
+    assert rates[0] < rates[1] == rates[2] > rates[3] > rates[4] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "expected"),
+    [
+        ("The capital of Peru is Lima.", True, True),
+        ("The capital of Peru is", False, False),
+        ("", True, False),
+        ("The capital of Peru, the capital of Peru, the capital of Peru, the", True, False),
+        ("La capital de Perú es la que está con el mar.", True, False),
+    ],
+)
+def test_an_answer_is_well_formed_or_not(text: str, finished: bool, expected: bool) -> None:
+    assert is_well_formed(Reply(text, 9, finished), "en") == expected
 
 
 def test_model_card_says_what_was_measured() -> None:

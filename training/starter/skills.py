@@ -34,7 +34,15 @@ class Skill:
 def load_skills(language: Language) -> dict[str, Skill]:
     """Load every skill of one language by name."""
     return {
-        name: Skill(name=name, **{key: tuple(v) if isinstance(v, list) else v for key, v in rows.items()})
+        name: Skill(
+            name=name,
+            weight=float(rows["weight"]),
+            asks=tuple(rows["asks"]),
+            answer=rows["answer"],
+            tells=tuple(rows.get("tells", ())),
+            told=rows.get("told", ""),
+            systems=tuple(rows.get("systems", ())),
+        )
         for name, rows in read_texts(f"skills_{language}").items()
     }
 
