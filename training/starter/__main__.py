@@ -27,8 +27,8 @@ def build(
     work: Annotated[
         Path, typer.Option(help="Where the state is kept; a training that was ended goes on there.")
     ] = WORK,
-    steps: Annotated[int, typer.Option(help="Steps to train.")] = 3000,
-    threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
+    steps: Annotated[int, typer.Option(help="Steps to train.")] = 7500,
+    threads: Annotated[int, typer.Option(help="Processor threads.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the text and of the weights.")] = 1,
     begin: Annotated[Path | None, typer.Option(help="An earlier starter to begin with, instead of nothing.")] = None,
 ) -> None:

@@ -22,7 +22,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         vocab_size=len(tokenizer),
         hidden_size=256,
         intermediate_size=768,
-        num_hidden_layers=5,
+        num_hidden_layers=6,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
@@ -88,8 +88,10 @@ class Learner:
         model.to(torch.bfloat16)
 
     def step(self, batch: Batch, rate: float) -> float:
-        """Learn from one batch; return its loss."""
+        """Learn from one batch; return its loss. Raises ArithmeticError, having learnt nothing, if that is no number."""
         loss = batch_loss(self.model, batch)
+        if not loss.isfinite():
+            raise ArithmeticError("The loss is no number: what was kept before is whole, but the text needs a look.")
         loss.backward()  # type: ignore[no-untyped-call]
         for name, weight in self.model.named_parameters():
             assert weight.grad is not None
