@@ -88,7 +88,7 @@ class Learner:
         model.to(torch.bfloat16)
 
     def step(self, batch: Batch, rate: float) -> float:
-        """Learn from one batch; return its loss. Raises ArithmeticError, having learnt nothing, if that is no number."""
+        """Learn from one batch; return its loss. Raises ArithmeticError, before learning, if that is no number."""
         loss = batch_loss(self.model, batch)
         if not loss.isfinite():
             raise ArithmeticError("The loss is no number: what was kept before is whole, but the text needs a look.")
