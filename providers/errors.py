@@ -16,11 +16,15 @@ Messages and hints are shown to the person who asked: the message says what happ
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from providers.sentences import Sentence
 
 
 class ProviderError(Exception):
     """An error with a sentence for a person; `status` is the vendor's HTTP status, where there is one."""
+
+    usual_status: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -35,7 +39,7 @@ class ProviderError(Exception):
         self.message = message
         self.provider = provider
         self.hint = hint
-        self.status = status
+        self.status = self.usual_status if status is None else status
         self.retry_after = retry_after
 
     def __str__(self) -> str:
@@ -84,3 +88,5 @@ class ContextTooLong(Rejected):
 
 class RateLimited(Rejected):
     """Too many requests."""
+
+    usual_status = 429
