@@ -32,6 +32,7 @@ from components import layout, services, texts
 from components import models as models_tab
 from components import parameters as parameters_tab
 from components.api import PublicApi
+from components.api_models import ModelsApi
 from components.api_providers import ProvidersApi
 from components.api_workshop import WorkshopApi
 from components.first_script import FirstScript
@@ -117,7 +118,7 @@ def build_page(models: Models, chat: Chat, workshop: Workshop) -> gr.Blocks:
                 chat_ui = chat_tab.build()
             with gr.Tab(texts.t("tab_parameters"), id="parameters", elem_id="tab-parameters", render_children=True):
                 parameters = parameters_tab.build()
-            with gr.Tab(texts.t("tab_models"), id="models", elem_id="tab-models"):
+            with gr.Tab(texts.t("tab_models"), id="models", elem_id="tab-models") as models_area:
                 models_ui = models_tab.build()
                 services_ui = services.build(models)
             with gr.Tab(texts.t("tab_feedback"), id="feedback", elem_id="tab-feedback") as feedback_area:
@@ -127,13 +128,14 @@ def build_page(models: Models, chat: Chat, workshop: Workshop) -> gr.Blocks:
         layout.wire(switches, demo)
         parameters_tab.wire(parameters, chat_ui.panel, demo)
         key_changes = services.wire(services_ui, models, demo)
-        models_tab.wire(models_ui, picker, parameters, models, key_changes, demo)
+        models_tab.wire(models_ui, picker, parameters, models, key_changes, models_area, demo)
         chat_tab.wire(chat_ui, picker, parameters, chat, workshop.feedback, demo)
         feedback_tab.wire(feedback_ui, feedback_area, workshop.feedback, models)
         finetune_tab.wire(finetune_ui, finetune_area, picker, models_ui, parameters, workshop, models)
         sessions = SessionModels()
         PublicApi(chat, models, sessions).register()
         ProvidersApi(models, sessions).register()
+        ModelsApi(models).register()
         WorkshopApi(workshop, models).register()
     return demo
 

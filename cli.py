@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 import cli_loop
+import cli_models
 from cli_loop import values_of
 from core.chat import Answer, Chat, Question
 from core.database import Database
@@ -27,6 +28,7 @@ from providers.types import Message, Notice, TextDelta
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 cli_loop.add_to(app)
+cli_models.add_to(app)
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A model id, a folder, or a Hugging Face id.")]
 System = Annotated[str, typer.Option("--system", "-s", help="The system prompt.")]

@@ -12,13 +12,24 @@ from typing import Any
 import gradio as gr
 
 from components.errors import error_sentence
+from components.model_panel import (
+    Detail,
+    Overview,
+    Suggestions,
+    build_detail,
+    build_overview,
+    build_suggestions,
+    options_of,
+)
+from components.model_panel import wire as wire_panel
+from components.model_words import size_text
 from components.parameters import ParametersTab, for_capabilities
 from components.texts import in_language, language_of, t, text
 from core.errors import RequestRefused
 from core.models import Models, ModelState
 from core.parameters import PARAMETERS
 from providers.errors import ProviderError
-from providers.types import ModelInfo
+from providers.types import LoadOptions, ModelInfo
 
 POLL_SECONDS = 0.3
 COLUMNS = ("model", "source", "size", "context", "state")
@@ -35,11 +46,14 @@ class ModelPicker:
 
 @dataclass(frozen=True)
 class ModelsTab:
-    """What is here, what is loaded, and a field for what is not listed."""
+    """What is here, what is in memory, what is suggested, and a field for any model with what can be done with it."""
 
     table: gr.Dataframe
     other: gr.Textbox
     refresh: gr.Button
+    overview: Overview
+    suggestions: Suggestions
+    detail: Detail
 
 
 def build_picker(models: Models) -> ModelPicker:
@@ -63,24 +77,31 @@ def build_picker(models: Models) -> ModelPicker:
 
 def build() -> ModelsTab:
     """Lay out the tab."""
-    gr.Markdown(t("models_instructions"))
-    table = gr.Dataframe(
-        headers=[t(f"models_{column}") for column in COLUMNS],
-        interactive=False,
-        elem_id="models-table",
-        label=t("models_table"),
-        buttons=[],
-        wrap=True,
-    )
-    refresh = gr.Button(t("models_refresh"), elem_id="refresh-models")
-    other = gr.Textbox(
-        label=t("models_other_label"),
-        info=t("models_other_help"),
-        elem_id="other-model",
-        placeholder="HuggingFaceTB/SmolLM2-135M-Instruct",
-        submit_btn=t("models_use"),
-    )
-    return ModelsTab(table=table, other=other, refresh=refresh)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=320):
+            overview = build_overview()
+            gr.Markdown(t("models_instructions"))
+            table = gr.Dataframe(
+                headers=[t(f"models_{column}") for column in COLUMNS],
+                interactive=False,
+                elem_id="models-table",
+                label=t("models_table"),
+                show_label=False,
+                buttons=[],
+                wrap=True,
+            )
+            refresh = gr.Button(t("models_refresh"), elem_id="refresh-models", size="sm")
+            suggestions = build_suggestions()
+        with gr.Column(scale=2, min_width=320, elem_id="model-detail"):
+            other = gr.Textbox(
+                label=t("models_other_label"),
+                info=t("models_other_help"),
+                elem_id="other-model",
+                placeholder="HuggingFaceTB/SmolLM2-135M-Instruct",
+                submit_btn=t("models_use"),
+            )
+            detail = build_detail()
+    return ModelsTab(table, other, refresh, overview, suggestions, detail)
 
 
 def wire(
@@ -89,6 +110,7 @@ def wire(
     parameters: ParametersTab,
     models: Models,
     key_changes: list[Any],
+    area: gr.Tab,
     demo: gr.Blocks,
 ) -> None:
     """Choosing anywhere loads the model, shows how far it is, and greys out what it does not take."""
@@ -107,6 +129,17 @@ def wire(
         trigger_mode="always_last",
         **quiet,
     ).then(actions.list_rows, picker.choice, lists, **quiet)
+    ui.table.select(actions.name_row, None, ui.other, **quiet)
+    listing: dict[str, Any] = {"fn": actions.list_rows, "inputs": picker.choice, "outputs": lists, **quiet}
+    wire_panel(ui.overview, ui.suggestions, ui.detail, area, ui.other, models, listing, demo)
+    ui.detail.load.click(
+        actions.load,
+        [ui.other, picker.chosen, ui.detail.force, *ui.detail.options],
+        _changed_by_choice(picker, parameters),
+        concurrency_limit=None,
+        trigger_mode="once",
+        **quiet,
+    ).then(**listing)
     ui.refresh.click(actions.list_rows, picker.choice, lists, **quiet)
     demo.load(actions.list_rows, picker.choice, lists, **quiet)
     demo.load(actions.follow, picker.choice, picker.state, concurrency_limit=None, **quiet).then(
@@ -146,13 +179,20 @@ class ModelActions:
 
     models: Models
 
-    async def choose(self, model_id: str, before: str, request: gr.Request) -> AsyncGenerator[list[Any], None]:
+    async def choose(
+        self,
+        model_id: str,
+        before: str,
+        request: gr.Request,
+        options: LoadOptions | None = None,
+        force: bool = False,
+    ) -> AsyncGenerator[list[Any], None]:
         """Load `model_id` and tell how far it is; on an error go back to the model that was chosen before."""
         language = language_of(request)
         same = [gr.skip()] * len(PARAMETERS)
         full_id = self.models.full_id(model_id or before)
         models = self._models(request)
-        load = asyncio.ensure_future(models.load(full_id, fetch=True))
+        load = asyncio.ensure_future(models.load(full_id, fetch=True, options=options, force=force))
         done: set[Any] = set()
         while not done:
             yield [_selected(full_id), gr.skip(), state_line(self.models.state(full_id), language), *same]
@@ -177,6 +217,22 @@ class ModelActions:
         """Load the model of the row that was clicked."""
         async for update in self.choose(event.row_value[0], before, request):
             yield update
+
+    async def load(
+        self, request: gr.Request, model_id: str, before: str, force: bool, *values: Any
+    ) -> AsyncGenerator[list[Any], None]:
+        """Load the named model with the options that the fields hold, and use it."""
+        try:
+            wanted = options_of(values)
+        except RequestRefused as error:
+            gr.Warning(error_sentence(error, language_of(request)))
+            return
+        async for update in self.choose(model_id, before, request, wanted, bool(force)):
+            yield update
+
+    def name_row(self, event: gr.SelectData) -> str:
+        """Return the model of the row that was clicked."""
+        return str(event.row_value[0])
 
     async def follow(self, model_id: str, request: gr.Request) -> AsyncGenerator[str, None]:
         """Bring the chosen model into memory, where it is not, and tell how it stands until it is or has failed."""
@@ -229,16 +285,6 @@ def state_line(state: ModelState, language: str) -> str:
     if state.loading_since:
         return text("state_loading", language, seconds=f"{time.monotonic() - state.loading_since:.0f}")
     return text("state_waiting", language)
-
-
-def size_text(size_bytes: int | None) -> str:
-    """Return a size as people read it, in decimal units."""
-    if size_bytes is None:
-        return "–"
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes / 1e3:.0f} kB"
 
 
 def _row(models: Models, model_id: str, row: ModelInfo, language: str) -> list[str]:

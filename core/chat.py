@@ -144,6 +144,8 @@ class Chat:
             await self._keep_part(draft, "incomplete")
             raise
         timings = draft.timings(finished)
+        if timings.tokens_per_second:
+            models.speeds[model_id] = timings.tokens_per_second
         try:
             await record(self.database, draft.turn(finished.reason, finished.usage, timings))
         except StorageFailed as error:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from core.model_entries import ModelEntry
 from providers.catalog import PROTOCOLS, PROVIDERS
 from providers.types import Endpoint, Pool
 
@@ -79,10 +80,14 @@ class PoolEntry(_Strict):
     members: Annotated[tuple[Annotated[str, Field(pattern=MODEL_ID)], ...], Field(min_length=1, max_length=100)]
 
 
-class _File(_Strict):
+class ConfigurationFile(_Strict):
+    """What `config/models.json` and `DATA_DIR/config.json` may hold."""
+
     servers: tuple[Server, ...] = ()
     pools: tuple[PoolEntry, ...] = ()
     gguf_folders: tuple[str, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
+    selected_model: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Configuration:
 
 def read_configuration(files: Sequence[Path], env: Mapping[str, str]) -> Configuration:
     """Read the files that are there and the environment. Raises ConfigurationError."""
-    read = [_read(file) for file in files if file.is_file()]
+    read = [read_file(file) for file in files if file.is_file()]
     servers = [server for each in read for server in each.servers]
     pools = [Pool(entry.name, entry.members) for each in read for entry in each.pools]
     _check_unique("server", (server.name for server in servers))
@@ -176,9 +181,10 @@ def _endpoint(server: Server, env: Mapping[str, str]) -> Endpoint:
     )
 
 
-def _read(file: Path) -> _File:
+def read_file(file: Path) -> ConfigurationFile:
+    """Read and check a file. Raises ConfigurationError."""
     try:
-        return _File.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        return ConfigurationFile.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])

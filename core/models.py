@@ -6,21 +6,35 @@ import asyncio
 import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from core.errors import NotAllowed
+from core.downloads import Download, Downloads
+from core.errors import InvalidRequest, NotAllowed
+from core.hub_search import search_hub
+from core.library import Library
+from core.model_entries import ModelEntry
+from core.residency import Residency
 from core.session_keys import NO_KEYS, Keys, SessionKeys
-from core.settings import Settings
+from core.settings import BUNDLED_MODEL, Settings
+from core.users import check_may_manage
 from providers.base import LocalProvider, Provider
 from providers.catalog import create_provider, provider_names
-from providers.errors import ModelNotFound, ProviderError
+from providers.errors import ModelNotFound, ProviderError, Rejected
 from providers.http_errors import silent
-from providers.local_folders import ModelFolder
+from providers.local_folders import ModelFolder, not_ours
 from providers.remote import RemoteProvider
 from providers.sentences import say
-from providers.types import Capabilities, LoadedModel, ModelInfo, Progress, ProviderInfo
+from providers.types import (
+    Capabilities,
+    LoadedModel,
+    LoadOptions,
+    MemoryEstimate,
+    ModelInfo,
+    Progress,
+    ProviderInfo,
+)
 
 FALLBACK_PROVIDER = "transformers"
 LIST_SECONDS = 6.0
@@ -56,9 +70,14 @@ class Models:
     _errors: dict[str, ProviderError] = field(default_factory=dict)
     _twins: dict[tuple[str, str], RemoteProvider] = field(default_factory=dict, repr=False)
     _keys: Keys = field(default_factory=lambda: NO_KEYS)
+    _load_turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    downloads: Downloads = field(default_factory=Downloads)
+    speeds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._names = provider_names(self.settings.for_providers())
+        self.library = Library(self.settings.data_dir, self.settings.catalogue_file)
+        self.residency = Residency(self._local_providers)
 
     def for_session(self, session: str) -> Models:
         """Return the same models, asked with the keys that were typed in a session; what is in memory is shared."""
@@ -71,6 +90,9 @@ class Models:
         if name not in self._providers:
             self._providers[name] = create_provider(name, self.settings.for_providers(), self.provider)
         return self._providers[name]
+
+    def _local_providers(self) -> Iterator[LocalProvider]:
+        return (each for each in list(self._providers.values()) if isinstance(each, LocalProvider))
 
     def providers(self) -> list[ProviderInfo]:
         """Describe every provider: those of the catalog, and the services that the configuration adds."""
@@ -86,7 +108,13 @@ class Models:
         key, slash, name = model_id.strip().partition("/")
         if not slash or key not in self._names or not name:
             return self.provider(FALLBACK_PROVIDER), model_id.strip()
-        return self._keyed(key, is_default=model_id.strip() == self.settings.default_model), name
+        return self._keyed(key, is_default=model_id.strip() == self.default), name
+
+    @property
+    def default(self) -> str:
+        """The model that answers where none is named: the environment's, else the one chosen in the page."""
+        named = self.settings.default_model
+        return self.library.selected or named if named == BUNDLED_MODEL else named
 
     def _keyed(self, name: str, is_default: bool = False) -> Provider:
         """Return a provider with the session's key for its address; visitors have the server's key only by default."""
@@ -109,7 +137,7 @@ class Models:
 
     def full_id(self, model_id: str) -> str:
         """Return `model_id` with its provider's prefix; an empty one is the default model."""
-        provider, name = self.split(model_id.strip() or self.settings.default_model)
+        provider, name = self.split(model_id.strip() or self.default)
         return f"{provider.info.key}/{name}"
 
     async def list(self) -> list[ModelInfo]:
@@ -162,13 +190,18 @@ class Models:
             )
         return await provider.find_model(name)
 
-    async def load(self, model_id: str, fetch: bool = False) -> ModelInfo:
+    async def load(
+        self, model_id: str, fetch: bool = False, options: LoadOptions | None = None, force: bool = False
+    ) -> ModelInfo:
         """Bring a model into memory, where it is a local one, and describe it.
 
-        With `fetch`, a service that does not have the model yet is told to download it, where it can.
+        With `fetch`, what is not here yet is downloaded. What does not fit is refused, unless forced; where it fits
+        once others left, those used longest ago leave first, and come back if it then cannot be loaded.
 
-        Raises ModelNotFound, NotAllowed, OutOfMemory, Unreachable or UpstreamFailure.
+        Raises ModelNotFound, NotAllowed, OutOfMemory, Cancelled, Unreachable or UpstreamFailure.
         """
+        if options or force:
+            check_may_manage(self.settings)
         full_id = self.full_id(model_id)
         provider, name = self.split(full_id)
         self._loading_since.setdefault(full_id, time.monotonic())
@@ -177,7 +210,7 @@ class Models:
             info = await self._found(full_id, fetch)
             if not isinstance(provider, LocalProvider):
                 return info
-            loaded = await provider.load(name)
+            loaded = await self._into_memory(provider, name, options, force)
         except ProviderError as error:
             self._errors[full_id] = copy.copy(error)  # Its traceback would hold the half-loaded weights.
             raise
@@ -186,18 +219,125 @@ class Models:
             self._progress.pop(full_id, None)
         return replace(info, loaded=True, context_length=loaded.context_length)
 
+    async def _into_memory(
+        self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool
+    ) -> LoadedModel:
+        self.residency.touch(provider, name)
+        if options is None and any(model.name == name for model in provider.loaded()):
+            return await provider.load(name)
+        async with self._load_turn:
+            left = await self.residency.make_room(provider, name, options, force)
+            try:
+                return await provider.load(name, options)
+            except Exception:
+                await self.residency.bring_back(left)
+                raise
+
     async def _found(self, full_id: str, fetch: bool) -> ModelInfo:
         try:
-            return await self.find(full_id)
+            info = await self.find(full_id)
+            if info.source != "hub" or not fetch:
+                return info
         except ModelNotFound:
             provider, name = self.split(full_id)
-            download = provider.download(name) if fetch and self.settings.auth == "off" else None
-            if download is None:
+            ours = isinstance(provider, LocalProvider)  # What is broken here is not fetched under the same name.
+            if ours or not fetch or self.settings.auth != "off" or provider.download(name) is None:
                 raise
-        async with aclosing(download):
-            async for progress in download:
-                self._progress[full_id] = progress
+        async with aclosing(self.download(full_id)) as download:
+            async for state in download:
+                self._progress[full_id] = state.progress
         return await self.find(full_id)
+
+    async def download(self, model_id: str) -> AsyncGenerator[Download, None]:
+        """Fetch a model and tell how far it is; leaving does not end it. Raises NotAllowed, Cancelled and others."""
+        check_may_manage(self.settings)
+        full_id = self.full_id(model_id)
+        provider, name = self.split(full_id)
+        if provider.download(name) is None:
+            raise ModelNotFound(
+                say("{model} cannot be downloaded.", model=full_id),
+                provider=provider.info.key,
+                hint=say("Choose a model of the Hugging Face Hub or of Ollama."),
+            )
+        self.downloads.start(full_id, lambda: _given(provider.download(name)))
+        async with aclosing(self.downloads.watch(full_id)) as states:
+            async for state in states:
+                yield state
+
+    async def estimate(self, model_id: str, options: LoadOptions | None = None) -> MemoryEstimate:
+        """Say what a model would take, before it is loaded or even downloaded. Raises NotAllowed and Rejected."""
+        info = await self.find(model_id)
+        provider, name = self.split(self.full_id(model_id))
+        if not isinstance(provider, LocalProvider):
+            raise Rejected(
+                say("{model} is not computed in this process.", model=info.name),
+                provider=provider.info.key,
+                hint=say("Its service knows what it needs."),
+            )
+        return await provider.estimate(name, options)
+
+    def known_entries(self) -> tuple[ModelEntry, ...]:
+        """Return what is suggested, and before it, for the owner alone, what they wrote down: it may hold paths."""
+        own = self.library.own() if self.settings.auth == "off" else ()
+        return (*own, *self.library.catalogue())
+
+    async def search(self, words: str) -> Sequence[ModelEntry]:
+        """Look for models on the Hub. Raises NotAllowed, InvalidRequest and Unreachable."""
+        check_may_manage(self.settings)
+        if not words.strip():
+            raise InvalidRequest(say("There is nothing to look for."), say("Write a name, or a part of one."))
+        return await asyncio.to_thread(search_hub, words.strip(), self.settings.hub_token)
+
+    def cancel(self, model_id: str) -> None:
+        """End the loading and the download of a model. Raises NotAllowed."""
+        check_may_manage(self.settings)
+        full_id = self.full_id(model_id)
+        provider, name = self.split(full_id)
+        self.downloads.cancel(full_id)
+        if isinstance(provider, LocalProvider):
+            provider.cancel_load(name)
+
+    async def unload(self, model_id: str) -> None:
+        """Free a model. Raises NotAllowed, and Rejected while it answers."""
+        check_may_manage(self.settings)
+        full_id = self.full_id(model_id)
+        provider, name = self.split(full_id)
+        if isinstance(provider, LocalProvider):
+            if provider.is_busy(name):
+                raise Rejected(
+                    say("{model} is answering, and stays.", model=full_id),
+                    provider=provider.info.key,
+                    hint=say("Wait for the answer, or stop it."),
+                )
+            await provider.unload(name)
+
+    async def delete(self, model_id: str) -> None:
+        """Delete a model from the disk. Raises NotAllowed, ModelNotFound, and Rejected where it is not ours."""
+        check_may_manage(self.settings)
+        full_id = self.full_id(model_id)
+        provider, name = self.split(full_id)
+        if full_id == self.full_id(""):
+            raise Rejected(
+                say("{model} is the default model, and stays.", model=full_id),
+                hint=say("Make another model the default first."),
+            )
+        if not isinstance(provider, LocalProvider):
+            raise not_ours(full_id)
+        await self.unload(full_id)
+        await provider.delete(name)
+
+    async def make_default(self, model_id: str) -> str:
+        """Let a model answer where none is named, from now on and after a restart; return its id."""
+        check_may_manage(self.settings)
+        info = await self.find(model_id)
+        full_id = f"{info.provider}/{info.name}"
+        if self.settings.default_model != BUNDLED_MODEL:
+            raise Rejected(
+                say("The environment names the default model, {model}.", model=self.settings.default_model),
+                hint=say("Take DEFAULT_MODEL or LLM_MODEL out of it first."),
+            )
+        await asyncio.to_thread(self.library.select, full_id)
+        return full_id
 
     async def training_folder(self, model_id: str) -> ModelFolder:
         """Return the weights of a model that can be trained on. Raises ModelNotFound, NotAllowed or Rejected."""
@@ -225,6 +365,12 @@ class Models:
         )
 
     async def aclose(self) -> None:
-        """Free what the providers hold."""
+        """Stop the downloads, and free what the providers hold."""
+        await self.downloads.aclose()
         for provider in self._providers.values():
             await provider.aclose()
+
+
+def _given(download: AsyncGenerator[Progress, None] | None) -> AsyncGenerator[Progress, None]:
+    assert download is not None
+    return download

@@ -14,6 +14,8 @@ from providers.types import LoadOptions, ProviderSettings, Timeouts
 
 ROOT = Path(__file__).resolve().parent.parent
 AuthMode = Literal["off", "guest"]
+BUNDLED_MODEL = "transformers/starter"
+CATALOGUE = ROOT / "config" / "models.json"
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?", re.ASCII)
 
 
@@ -29,7 +31,7 @@ class Settings:
     port: int = 7860
     auth: AuthMode = "off"
     on_space: bool = False
-    default_model: str = "transformers/starter"
+    default_model: str = BUNDLED_MODEL
     data_dir: Path = ROOT / "data"
     bundled_dir: Path = ROOT / "models"
     device: str = "auto"
@@ -43,7 +45,7 @@ class Settings:
         on_space = bool(env.get("SPACE_ID"))
         data_dir = Path(env.get("DATA_DIR") or cls.data_dir).expanduser()
         try:
-            configuration = read_configuration([ROOT / "config" / "models.json", data_dir / "config.json"], env)
+            configuration = read_configuration([CATALOGUE, data_dir / "config.json"], env)
         except ConfigurationError as error:
             raise SettingsError(str(error)) from error
         settings = cls(
@@ -67,6 +69,11 @@ class Settings:
                 "Set AUTH=guest, or GRADIO_SERVER_NAME=127.0.0.1."
             )
         return settings
+
+    @property
+    def catalogue_file(self) -> Path:
+        """The models that simpleIA suggests, and the services that come with it."""
+        return CATALOGUE
 
     @property
     def runs_dir(self) -> Path:

@@ -25,6 +25,15 @@ def current_user(settings: Settings, session: str) -> User:
     return LOCAL if settings.auth == "off" else User(f"guest-{session[:50]}", may_train=False)
 
 
+def check_may_manage(settings: Settings) -> None:
+    """Raise NotAllowed where others than the owner may ask: what is loaded, fetched and deleted is for all of them."""
+    if settings.auth != "off":
+        raise NotAllowed(
+            say("Visitors may choose among the models here, but not load, download or delete them."),
+            say("Run simpleIA on your own machine to manage its models."),
+        )
+
+
 def check_may_train(user: User) -> None:
     """Raise NotAllowed for a person who may not make datasets, runs and models here."""
     if not user.may_train:

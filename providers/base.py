@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from providers.errors import Rejected
-from providers.local_folders import ModelFolder
+from providers.local_folders import ModelFolder, not_ours
 from providers.sentences import say
 from providers.types import (
     Capabilities,
     ChatRequest,
     LoadedModel,
     LoadOptions,
+    MemoryEstimate,
     Message,
     ModelInfo,
     Progress,
@@ -91,4 +92,20 @@ class LocalProvider(Provider):
 
     @abstractmethod
     def loaded(self) -> list[LoadedModel]:
-        """List what is in memory."""
+        """List what is in memory, the model used longest ago first."""
+
+    @abstractmethod
+    async def estimate(self, model: str, options: LoadOptions | None = None) -> MemoryEstimate:
+        """Say what `model` would take, without bringing it into memory. Raises ModelNotFound, Rejected, Unreachable."""
+
+    @abstractmethod
+    def is_busy(self, model: str) -> bool:
+        """Say whether `model` is answering now, and so must stay."""
+
+    async def delete(self, model: str) -> None:
+        """Delete the files of `model`. Raises Rejected where they are not simpleIA's own, or in use."""
+        raise not_ours(model)
+
+    def cancel_load(self, model: str) -> None:
+        """End the loading of `model`, if it is on its way: whoever waits for it is told so."""
+        return

@@ -4,6 +4,7 @@ ProviderError(message, provider, hint, status, retry_after)
   MissingKey            the provider needs a key that is not there
   MissingPackage        an optional package is not installed
   Unreachable           nobody answers at the address
+  Cancelled             the person does not want it any more
   OutOfMemory           the model or the request does not fit in memory
   UpstreamFailure       the engine or the vendor broke
   Rejected              the request cannot be served as it is
@@ -60,6 +61,10 @@ class Unreachable(ProviderError):
 
 class OutOfMemory(ProviderError):
     """The weights or the request do not fit in memory."""
+
+
+class Cancelled(ProviderError):
+    """The person does not want it any more."""
 
 
 class UpstreamFailure(ProviderError):

@@ -30,14 +30,15 @@ class GgufFile:
     @property
     def size_bytes(self) -> int:
         """The size of all its parts."""
-        return sum(part.stat().st_size for part in self._parts())
+        return sum(part.stat().st_size for part in self.parts())
 
     @property
     def metadata(self) -> GgufMetadata:
         """What it says of itself."""
         return read_metadata(self.path)
 
-    def _parts(self) -> Iterable[Path]:
+    def parts(self) -> Iterable[Path]:
+        """Return its files, in order."""
         found = FIRST_PART.search(self.path.stem)
         if not found:
             return [self.path]

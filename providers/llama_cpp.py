@@ -24,10 +24,13 @@ from pathlib import Path
 import httpx2
 
 from providers.base import LocalProvider, Provider
-from providers.errors import ModelNotFound, OutOfMemory, ProviderError, Rejected, UpstreamFailure
+from providers.errors import Cancelled, ModelNotFound, OutOfMemory, ProviderError, Rejected, UpstreamFailure
 from providers.gguf_files import SUFFIX, GgufFile, gguf_files, is_gguf
 from providers.gguf_metadata import read_metadata
 from providers.llama_cpp_api import LlamaCppApi
+from providers.local_folders import not_ours
+from providers.machine import gpus, memory_of, process_bytes
+from providers.memory import GGUF_RUNTIME_BYTES, gguf_kv_bytes
 from providers.openai import OTHERS, OWN
 from providers.sentences import say
 from providers.types import (
@@ -37,6 +40,7 @@ from providers.types import (
     Finished,
     LoadedModel,
     LoadOptions,
+    MemoryEstimate,
     Message,
     ModelInfo,
     Notice,
@@ -44,6 +48,7 @@ from providers.types import (
     ProviderSettings,
     StreamEvent,
 )
+from providers.weight_headers import gguf_header
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONTEXT = 8192
@@ -107,6 +112,7 @@ class LlamaCppProvider(LocalProvider):
         self._settings = settings
         self._resident: dict[str, Engine] = {}
         self._loading: dict[str, asyncio.Task[Engine]] = {}
+        self._options: dict[str, LoadOptions] = {}
         self._users: Counter[str] = Counter()
         self._embedding: set[str] = set()
         self._load_turn = asyncio.Lock()
@@ -165,6 +171,24 @@ class LlamaCppProvider(LocalProvider):
     def loaded(self) -> list[LoadedModel]:
         return [engine.info for engine in self._resident.values() if engine.lives]
 
+    async def estimate(self, model: str, options: LoadOptions | None = None) -> MemoryEstimate:
+        return await asyncio.to_thread(self._estimate, model, options or self._options_of(model))
+
+    async def delete(self, model: str) -> None:
+        file = await asyncio.to_thread(self._file, model)
+        if self._settings.models_dir not in file.path.parents:
+            raise not_ours(model)
+        await self.unload(model)
+        for part in file.parts():
+            part.unlink(missing_ok=True)
+
+    def is_busy(self, model: str) -> bool:
+        return self._users[model] > 0
+
+    def cancel_load(self, model: str) -> None:
+        if task := self._loading.get(model):
+            task.cancel()
+
     async def aclose(self) -> None:
         for task in self._loading.values():
             task.cancel()
@@ -176,22 +200,63 @@ class LlamaCppProvider(LocalProvider):
         """Return the model in memory, loading it once however many ask; a caller that leaves does not stop the load."""
         if name in self._resident:
             engine = self._resident.pop(name)
-            if engine.lives:
+            if engine.lives and options in (None, self._options[name]):
                 self._resident[name] = engine
                 return engine
+            if engine.lives and self.is_busy(name):
+                self._resident[name] = engine
+                raise Rejected(
+                    say("{model} is answering, and cannot be loaded in another way meanwhile.", model=name),
+                    provider=self.info.key,
+                    hint=say("Wait for the answer, or stop it."),
+                )
             await engine.aclose()
         if name not in self._loading:
-            self._loading[name] = asyncio.create_task(self._load(name, options or self._settings.load_options))
+            self._loading[name] = asyncio.create_task(self._load(name, options or self._options_of(name)))
             self._loading[name].add_done_callback(lambda _: self._loading.pop(name))
-        return await asyncio.shield(self._loading[name])
+        task = self._loading[name]
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise Cancelled(say("The loading was cancelled."), provider=self.info.key)
+        return task.result()
 
     async def _load(self, name: str, options: LoadOptions) -> Engine:
         file = await asyncio.to_thread(self._file, name)
         async with self._load_turn:
             await self._make_room()
             engine = await start_engine(file, options, self._settings)
-            self._resident[name] = engine
+            self._resident[name], self._options[name] = engine, options
         return engine
+
+    def _options_of(self, name: str) -> LoadOptions:
+        """Return how a model was loaded last, so that one that had to leave comes back as it was."""
+        return self._options.get(name, self._settings.load_options)
+
+    def _estimate(self, name: str, options: LoadOptions) -> MemoryEstimate:
+        file = self._file(name)
+        length = options.context_length or DEFAULT_CONTEXT
+        gpu = options.device != "cpu" and options.gpu_layers != 0 and bool(gpus())
+        device = ("cuda:0" if options.device in ("auto", "cuda") else options.device) if gpu else "cpu"
+        try:
+            cache = gguf_kv_bytes(gguf_header(file.path), length)
+        except (OSError, ValueError) as error:
+            raise ModelNotFound(
+                say("The file {model} cannot be loaded: {reason}.", model=name, reason=str(error)[:200].rstrip(".")),
+                provider=self.info.key,
+                hint=say("Download it again."),
+            ) from error
+        return MemoryEstimate(
+            device=device,
+            precision=precision_of(file),
+            quantization="none",
+            context_length=length,
+            weights_bytes=file.size_bytes,
+            kv_cache_bytes=cache,
+            overhead_bytes=GGUF_RUNTIME_BYTES,
+            available_bytes=memory_of(device).available_bytes,
+            reason=say("A GGUF file is used in the precision that it has."),
+            suggestion=say("Choose a shorter context, or a file with fewer bits."),
+        )
 
     async def _make_room(self) -> None:
         """Let go of the models used longest ago, but of none that is answering."""
@@ -313,12 +378,19 @@ async def _engine(
         info=LoadedModel(
             name=file.name,
             device="cpu",
-            precision=file.path.stem.rsplit("-", 1)[-1].lower(),
+            precision=precision_of(file),
             memory_bytes=file.size_bytes,
             context_length=properties["default_generation_settings"]["n_ctx"],
             load_seconds=seconds,
+            measured_bytes=process_bytes(process.pid),
+            loaded_at=time.time(),
         ),
     )
+
+
+def precision_of(file: GgufFile) -> str:
+    """Return the number format of a file, by its name."""
+    return file.path.stem.rsplit("-", 1)[-1].lower()
 
 
 async def _read_log(stream: asyncio.StreamReader, log: deque[str]) -> None:

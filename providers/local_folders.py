@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from providers.errors import ModelNotFound
+from providers.errors import ModelNotFound, ProviderError, Rejected
 from providers.sentences import say
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -25,12 +26,13 @@ class ModelFolder:
     size_bytes: int
     context_length: int
     config: dict[str, Any]
+    weights: tuple[Path, ...]
 
 
 def open_model_folder(path: Path) -> ModelFolder:
     """Check `path` without importing transformers. Raises ModelNotFound with the reason when it cannot be used."""
     config = _read_config(path)
-    weights = [file for file in sorted(path.glob("*.safetensors")) if file.is_file()]
+    weights = _weight_files(path)
     if not weights:
         if any(file for pattern in PICKLES for file in path.glob(pattern)):
             raise ModelNotFound(
@@ -60,9 +62,48 @@ def open_model_folder(path: Path) -> ModelFolder:
         )
     return ModelFolder(
         path=path,
-        size_bytes=sum(file.stat().st_size for file in weights),
+        size_bytes=sum(file.stat().st_size for file in path.glob("*.safetensors") if file.is_file()),
         context_length=_context_length(config),
         config=config,
+        weights=weights,
+    )
+
+
+def folder_on_the_hub(name: str, config: dict[str, Any]) -> ModelFolder:
+    """Describe a model that is not on this machine yet, by its configuration."""
+    return ModelFolder(Path(name), 0, _context_length(config), config, ())
+
+
+def is_whole(path: Path) -> bool:
+    """Say whether a folder has all its weights: a download that was cut off has some of them."""
+    try:
+        index = json.loads((path / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        return all((path / name).is_file() for name in set(index["weight_map"].values()))
+    except FileNotFoundError:
+        return any(file for pattern in ("*.safetensors", *PICKLES) for file in path.glob(pattern))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a model's folder, or the link to it. Raises ProviderError."""
+    try:
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+    except OSError as error:
+        raise ProviderError(
+            say("{name} could not be deleted: {reason}.", name=path.name, reason=error.strerror or "unknown"),
+            hint=say("Look at the rights of its folder."),
+        ) from error
+
+
+def not_ours(name: str) -> Rejected:
+    """Return the error for a model that is not simpleIA's to delete."""
+    return Rejected(
+        say("{name} is not in simpleIA's folder of models, and is not deleted.", name=name),
+        hint=say("Delete it where it came from."),
     )
 
 
@@ -71,6 +112,14 @@ def model_folders_under(directory: Path) -> Iterator[tuple[str, Path]]:
     for pattern in ("*/config.json", "*/*/config.json"):
         for config in sorted(directory.glob(pattern)):
             yield config.parent.relative_to(directory).as_posix(), config.parent
+
+
+def _weight_files(path: Path) -> tuple[Path, ...]:
+    """Return the files that transformers reads: some folders hold the same weights a second time, in another cut."""
+    for pattern in ("model.safetensors", "model-*-of-*.safetensors", "*.safetensors"):
+        if files := [file for file in sorted(path.glob(pattern)) if file.is_file()]:
+            return tuple(files)
+    return ()
 
 
 def _read_config(path: Path) -> dict[str, Any]:

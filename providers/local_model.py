@@ -12,21 +12,27 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.utils import logging as transformers_logging
 
 from providers.chat_templates import plain_template
-from providers.errors import ContextTooLong, ModelNotFound, OutOfMemory, ProviderError, UpstreamFailure
+from providers.deadline import deadline
+from providers.errors import ContextTooLong, ModelNotFound, ProviderError, UpstreamFailure
+from providers.loading import (
+    estimate,
+    first_line,
+    folder_sizes,
+    load_weights,
+    make_plan,
+    measuring,
+    out_of_memory,
+)
 from providers.local_folders import ModelFolder
 from providers.local_vision import Sight, sees
-from providers.precision import choose_device, choose_precision
 from providers.sampling import LogprobTap, logits_processors
 from providers.schema import SchemaGrammar
 from providers.sentences import say
@@ -45,6 +51,7 @@ from providers.types import (
     Usage,
 )
 
+TEMPLATE_SECONDS = 10.0
 ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory")
 
 
@@ -55,14 +62,19 @@ class AnswerCancelled(Exception):
 class LocalModel:
     """A model and its tokenizer. `answer` may run on several threads at once, each with its own cache."""
 
-    def __init__(self, name: str, folder: ModelFolder, options: LoadOptions) -> None:
-        """Load the weights; takes seconds. Raises ModelNotFound, OutOfMemory or UpstreamFailure."""
-        start = time.perf_counter()
-        transformers_logging.disable_progress_bar()
-        device = choose_device(options.device)
+    def __init__(
+        self, name: str, folder: ModelFolder, options: LoadOptions, cancelled: threading.Event | None = None
+    ) -> None:
+        """Load the weights; takes seconds. Raises ModelNotFound, OutOfMemory, Rejected or Cancelled."""
+        start, cancelled = time.perf_counter(), cancelled or threading.Event()
+        self.folder, self.options = folder, options
+        sizes = folder_sizes(folder)
+        plan = make_plan(folder, sizes, options)
         self._tokenizer = _load_tokenizer(folder)
         self._sight = Sight(folder) if sees(folder) else None
-        self._model = _load_weights(folder, device)
+        with measuring(plan.device) as grown:
+            self._model = load_weights(folder, plan, cancelled)
+            measured_bytes = grown()
         self._stop: tuple[str, ...] = ()
         notices: tuple[Notice, ...] = ()
         if not self._tokenizer.chat_template and not self._sight:
@@ -83,12 +95,17 @@ class LocalModel:
             _check_before_each_layer(self._model.get_decoder(), self._running)
         self.info = LoadedModel(
             name=name,
-            device=str(device),
-            precision=str(self._model.dtype).removeprefix("torch."),
+            device=plan.device,
+            precision=plan.precision,
             memory_bytes=self._model.get_memory_footprint(),
-            context_length=folder.context_length,
+            context_length=plan.context_length,
             load_seconds=time.perf_counter() - start,
             notices=notices,
+            quantization=plan.quantization,
+            measured_bytes=measured_bytes,
+            estimated_bytes=estimate(plan, sizes).weights_bytes,
+            loaded_at=time.time(),
+            reason=plan.reason,
         )
 
     def with_adapter(self, adapter: Path) -> LocalModel:
@@ -111,7 +128,7 @@ class LocalModel:
                 say(
                     "The adapter in {folder} cannot be loaded: {reason}.",
                     folder=adapter.name,
-                    reason=_first_line(error),
+                    reason=first_line(error),
                 ),
                 provider="transformers",
                 hint=say("Check that its files are whole; if not, train it again."),
@@ -172,12 +189,12 @@ class LocalModel:
                     streamer=streamer,
                 )
         except (MemoryError, torch.OutOfMemoryError) as error:
-            raise _out_of_memory(request.model) from error
+            raise out_of_memory(request.model) from error
         except (AnswerCancelled, ProviderError):
             raise
         except Exception as error:
             if any(words in str(error) for words in ALLOCATOR_WORDS):
-                raise _out_of_memory(request.model) from error
+                raise out_of_memory(request.model) from error
             raise UpstreamFailure(
                 say("The model {model} failed while it answered.", model=request.model),
                 provider="transformers",
@@ -194,14 +211,16 @@ class LocalModel:
     def _prompt(self, messages: Sequence[Message]) -> Any:
         """Return input_ids and attention_mask, each (1, tokens), on the model's device."""
         try:
-            if self._sight:
-                return self._sight.prompt(messages, self._model.device, self._model.dtype)
-            return self._tokenizer.apply_chat_template(
-                [{"role": message.role, "content": message.content} for message in messages],
-                add_generation_prompt=True,
-                return_dict=True,
-                return_tensors="pt",
-            ).to(self._model.device)
+            with deadline(TEMPLATE_SECONDS):  # A template is the model maker's code.
+                if self._sight:
+                    return self._sight.prompt(messages, self._model.device, self._model.dtype)
+                prompt = self._tokenizer.apply_chat_template(
+                    [{"role": message.role, "content": message.content} for message in messages],
+                    add_generation_prompt=True,
+                    return_dict=True,
+                    return_tensors="pt",
+                )
+            return prompt.to(self._model.device)
         except ProviderError:
             raise
         except Exception as error:
@@ -291,46 +310,7 @@ def _load_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _load_weights(folder: ModelFolder, device: torch.device) -> Any:
-    try:
-        auto = AutoModelForImageTextToText if sees(folder) else AutoModelForCausalLM
-        model, report = auto.from_pretrained(
-            folder.path,
-            dtype=choose_precision(device),
-            device_map=device,
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-        if report["missing_keys"]:
-            raise ValueError(f"{len(report['missing_keys'])} of its weights are missing")
-        return model.eval()
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _out_of_memory(folder.path.name) from error
-    except Exception as error:
-        raise ModelNotFound(
-            say(
-                "The model in {folder} cannot be loaded: {reason}.", folder=folder.path.name, reason=_first_line(error)
-            ),
-            provider="transformers",
-            hint=say("Check that its files are whole and that its architecture is one that transformers knows."),
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
-
-
 def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     declared = model.generation_config.eos_token_id
     tokens = declared if isinstance(declared, list) else [declared]
     return frozenset(token for token in (*tokens, tokenizer.eos_token_id) if token is not None)
-
-
-def _out_of_memory(model: str) -> OutOfMemory:
-    return OutOfMemory(
-        say("There is not enough memory for {model}.", model=model),
-        provider="transformers",
-        hint=say("Choose a smaller model, or close other programs."),
-    )

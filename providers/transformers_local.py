@@ -14,26 +14,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from providers.base import LocalProvider, Provider
-from providers.errors import ModelNotFound, Rejected, Unreachable
-from providers.local_folders import HUB_FILES, ModelFolder, model_folders_under, open_model_folder
+from providers.errors import ModelNotFound, Rejected
+from providers.hub_download import fetch as fetch_model
+from providers.hub_download import headers_of, look_at
+from providers.local_folders import (
+    ModelFolder,
+    folder_on_the_hub,
+    is_whole,
+    model_folders_under,
+    not_ours,
+    open_model_folder,
+    remove_folder,
+)
 from providers.local_vision import sees
+from providers.memory import sizes_of
 from providers.sentences import say
 from providers.types import (
     Capabilities,
     ChatRequest,
     LoadedModel,
     LoadOptions,
+    MemoryEstimate,
     Message,
     ModelInfo,
+    Progress,
     ProviderInfo,
     ProviderSettings,
     StreamEvent,
 )
+from providers.weight_headers import Tensor
 
 if TYPE_CHECKING:
     from providers.local_model import LocalModel
 
 BUNDLED = "starter"
+LEAVING_SECONDS = 15.0
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 CAPABILITIES = Capabilities(
@@ -73,6 +88,8 @@ class TransformersProvider(LocalProvider):
         self._settings = settings
         self._resident: dict[str, LocalModel] = {}
         self._loading: dict[str, asyncio.Task[LocalModel]] = {}
+        self._cancelled: dict[str, threading.Event] = {}
+        self._options: dict[str, LoadOptions] = {}
         self._users: Counter[str] = Counter()
         self._seeing: set[str] = set()
         self._load_turn = asyncio.Lock()  # from_pretrained on two threads at once mixes up their weights.
@@ -123,10 +140,49 @@ class TransformersProvider(LocalProvider):
         return (await self._ready(model, options)).info
 
     async def unload(self, model: str) -> None:
-        self._resident.pop(model, None)
+        if self._resident.pop(model, None):
+            await asyncio.to_thread(_give_back_memory)
 
     def loaded(self) -> list[LoadedModel]:
         return [model.info for model in self._resident.values()]
+
+    async def estimate(self, model: str, options: LoadOptions | None = None) -> MemoryEstimate:
+        return await asyncio.to_thread(self._estimate, model, options or self._options_of(model))
+
+    def is_busy(self, model: str) -> bool:
+        return self._users[model] > 0
+
+    def cancel_load(self, model: str) -> None:
+        if cancelled := self._cancelled.get(model):
+            cancelled.set()
+
+    async def delete(self, model: str) -> None:
+        await self._leave(model)
+        await asyncio.to_thread(self._delete, model)
+
+    async def download(self, model: str) -> AsyncGenerator[Progress, None]:
+        """Fetch a model from the Hub into the models' folder; closing the generator stops it, and what came is kept."""
+        loop = asyncio.get_running_loop()
+        news: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+        cancelled = threading.Event()
+
+        def report(done: int, total: int) -> None:
+            loop.call_soon_threadsafe(news.put_nowait, (done, total))
+
+        def fetch() -> None:
+            settings = self._settings
+            fetch_model(look_at(model, settings.hub_token), settings.models_dir, settings.hub_token, report, cancelled)
+
+        work = asyncio.create_task(asyncio.to_thread(fetch))
+        work.add_done_callback(lambda _: news.put_nowait(None))
+        try:
+            while (told := await news.get()) is not None:
+                yield Progress("download", *told)
+            await work
+        finally:
+            cancelled.set()
+            work.add_done_callback(_forget_error)
+            await asyncio.wait({work}, timeout=LEAVING_SECONDS)  # Two threads must not write into one part.
 
     async def load_adapter(self, model: str, adapter: Path, options: LoadOptions | None = None) -> LoadedModel:
         """Bring `model` with the LoRA weights in `adapter` into memory, beside `model` itself and on its weights."""
@@ -157,20 +213,40 @@ class TransformersProvider(LocalProvider):
 
     async def _ready(self, name: str, options: LoadOptions | None = None) -> LocalModel:
         """Return the model in memory, loading it once however many ask; a caller that leaves does not stop the load."""
-        if name in self._resident:
+        if name in self._resident and options in (None, self._resident[name].options):
             self._resident[name] = self._resident.pop(name)
             return self._resident[name]
         if name not in self._loading:
-            self._loading[name] = asyncio.create_task(self._load(name, options or self._settings.load_options))
+            self._loading[name] = asyncio.create_task(self._load(name, options or self._options_of(name)))
             self._loading[name].add_done_callback(lambda _: self._loading.pop(name))
         return await asyncio.shield(self._loading[name])
 
     async def _load(self, name: str, options: LoadOptions) -> LocalModel:
-        folder = await asyncio.to_thread(self._fetch, name)
-        async with self._load_turn:
-            self._make_room()
-            self._resident[name] = model = await asyncio.to_thread(_load_model, name, folder, options)
+        cancelled = self._cancelled[name] = threading.Event()
+        try:
+            folder = await asyncio.to_thread(self._fetch, name)
+            async with self._load_turn:
+                await self._leave(name)
+                self._make_room()
+                model = await asyncio.to_thread(_load_model, name, folder, options, cancelled)
+            self._resident[name], self._options[name] = model, options
+        finally:
+            del self._cancelled[name]
         return model
+
+    async def _leave(self, name: str) -> None:
+        """Free a model that is to be loaded in another way. Raises Rejected while it answers."""
+        if self.is_busy(name):
+            raise Rejected(
+                say("{model} is answering, and cannot be loaded in another way meanwhile.", model=name),
+                provider=self.info.key,
+                hint=say("Wait for the answer, or stop it."),
+            )
+        await self.unload(name)
+
+    def _options_of(self, name: str) -> LoadOptions:
+        """Return how a model was loaded last, so that one that had to leave comes back as it was."""
+        return self._options.get(name, self._settings.load_options)
 
     async def _adapted(self, base: LocalModel, adapter: Path) -> LocalModel:
         """Return `base` with an adapter; a caller that leaves does not end the turn of a load that goes on."""
@@ -211,8 +287,23 @@ class TransformersProvider(LocalProvider):
         return list(rows.values())
 
     def _describe(self, name: str) -> ModelInfo:
+        if resident := self._resident.get(name):  # Its folder may be gone; it answers from memory.
+            return self._row(name, self._source_of(resident.folder), resident.folder)
         source, path = self._locate(name)
         return self._row(name, source, open_model_folder(path) if path else None)
+
+    def _source_of(self, folder: ModelFolder) -> str:
+        if folder.path == self._settings.bundled_dir / BUNDLED:
+            return "bundled"
+        return "cache" if folder.path.parent.name == "snapshots" else "folder"
+
+    def _estimate(self, name: str, options: LoadOptions) -> MemoryEstimate:
+        source, path = self._locate(name)
+        if source == "hub":
+            config, tensors = headers_of(name, self._settings.hub_token)
+            return _estimate_of(folder_on_the_hub(name, config), tensors, options)
+        assert path is not None
+        return _estimate_of(open_model_folder(path), None, options)
 
     def _row(self, name: str, source: str, folder: ModelFolder | None) -> ModelInfo:
         if folder and sees(folder):
@@ -246,15 +337,49 @@ class TransformersProvider(LocalProvider):
             hint=say("Use a folder, or a Hugging Face id such as HuggingFaceTB/SmolLM2-135M-Instruct."),
         )
 
+    def _delete(self, name: str) -> None:
+        source, path = self._locate(name)
+        if source == "cache":
+            _delete_from_cache(name)
+        elif path and source == "folder" and self._settings.models_dir in path.parents:
+            remove_folder(path)
+        else:
+            raise not_ours(name)
+
     def _fetch(self, name: str) -> ModelFolder:
         _, path = self._locate(name)
-        return open_model_folder(path or _download(name, self._settings.hub_token))
+        token = self._settings.hub_token
+        return open_model_folder(
+            path or fetch_model(look_at(name, token), self._settings.models_dir, token, _tell_nobody, threading.Event())
+        )
 
 
-def _load_model(name: str, folder: ModelFolder, options: LoadOptions) -> LocalModel:
+def _load_model(name: str, folder: ModelFolder, options: LoadOptions, cancelled: threading.Event) -> LocalModel:
     from providers.local_model import LocalModel
 
-    return LocalModel(name, folder, options)
+    return LocalModel(name, folder, options, cancelled)
+
+
+def _estimate_of(folder: ModelFolder, tensors: Sequence[Tensor] | None, options: LoadOptions) -> MemoryEstimate:
+    from providers import loading
+
+    sizes = loading.folder_sizes(folder) if tensors is None else sizes_of(tensors, folder.config)
+    return loading.estimate(loading.make_plan(folder, sizes, options), sizes)
+
+
+def _give_back_memory() -> None:
+    from providers.loading import give_back_memory
+
+    give_back_memory()
+
+
+def _tell_nobody(done: int, total: int) -> None:
+    """Nobody waits for a download that a load began by itself."""
+
+
+def _forget_error(work: asyncio.Task[None]) -> None:
+    if not work.cancelled():
+        work.exception()
 
 
 def _existing_folder(name: str) -> Path:
@@ -284,29 +409,16 @@ def _cached_models() -> list[tuple[str, Path]]:
     return sorted((name, revision.snapshot_path) for name, revision in newest)
 
 
+def _delete_from_cache(name: str) -> None:
+    from huggingface_hub import scan_cache_dir
+
+    cache = scan_cache_dir()
+    revisions = [each.commit_hash for repo in cache.repos if repo.repo_id == name for each in repo.revisions]
+    cache.delete_revisions(*revisions).execute()
+
+
 def _cached_snapshot(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(name, "config.json")
-    return Path(config).parent if isinstance(config, str) else None
-
-
-def _download(name: str, token: str | None) -> Path:
-    """Fetch a model from the Hub: safetensors, configuration and tokenizer, never pickles or code."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), token=token))
-    except (LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, HfHubHTTPError) and error.response is not None:
-            raise ModelNotFound(
-                say("There is no model {name} here, and the Hugging Face Hub does not give one out.", name=name),
-                provider="transformers",
-                hint=say("Check the name; a gated model needs HF_TOKEN and its licence accepted on its page."),
-            ) from error
-        raise Unreachable(
-            say("The model {name} is not on this machine, and the Hugging Face Hub cannot be reached.", name=name),
-            provider="transformers",
-            hint=say("Check the name, or connect to the internet once to download it."),
-        ) from error
+    return Path(config).parent if isinstance(config, str) and is_whole(Path(config).parent) else None

@@ -18,6 +18,7 @@ from providers.types import (
     ChatRequest,
     LoadedModel,
     LoadOptions,
+    MemoryEstimate,
     Message,
     ModelInfo,
     ProviderInfo,
@@ -110,6 +111,20 @@ class TunedProvider(LocalProvider):
     def loaded(self) -> list[LoadedModel]:
         adapters = self._engine.loaded_adapters()
         return [replace(info, name=folder.parent.name) for folder, info in adapters.items()]
+
+    async def estimate(self, model: str, options: LoadOptions | None = None) -> MemoryEstimate:
+        card = self._card(model)
+        base = await self._engine.estimate(card.base, options)
+        own = sum(file.stat().st_size for file in card.adapter.glob("*.safetensors"))
+        if any(loaded.name == card.base for loaded in self._engine.loaded()):
+            return replace(base, weights_bytes=own, kv_cache_bytes=0, overhead_bytes=0)
+        return replace(base, weights_bytes=base.weights_bytes + own)
+
+    def is_busy(self, model: str) -> bool:
+        return self._engine.is_busy(self._card(model).base)
+
+    def cancel_load(self, model: str) -> None:
+        self._engine.cancel_load(self._card(model).base)
 
     async def aclose(self) -> None:
         """Nothing is held here: the weights are the engine's."""

@@ -12,6 +12,12 @@ from providers.sentences import Sentence
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "filtered"]
 
+DEVICES = ("auto", "cpu", "cuda", "mps", "spread")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+QUANTIZATIONS = ("auto", "none", "int8", "nf4")
+ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
+TIGHT = 0.85
+
 
 @dataclass(frozen=True)
 class Image:
@@ -156,20 +162,64 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load a local model; `device` is "auto", "cpu", "cuda", "cuda:N" or "mps".
+    """How to load a local model; `device` is "auto", "cpu", "cuda", "cuda:N", "mps", or "spread" over all GPUs.
 
-    The last three are llama.cpp's: `None` is the model's own context, all layers where there is a GPU, and all cores.
+    `precision`, `quantization` and `attention` are of `PRECISIONS`, `QUANTIZATIONS` and `ATTENTIONS`; a GGUF file has
+    its own. `context_length` is the most tokens of a conversation, `None` what the model and the memory allow. The last
+    two are llama.cpp's: `None` is all layers where there is a GPU, and all cores.
     """
 
     device: str = "auto"
     context_length: int | None = None
     gpu_layers: int | None = None
     threads: int | None = None
+    precision: str = "auto"
+    quantization: str = "auto"
+    attention: str = "auto"
+
+
+Fit = Literal["fits", "tight", "does_not_fit"]
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What a model will take, in bytes: weights, the cache of one conversation of `context_length`, and overhead.
+
+    `available_bytes` is what the device has left now, without what loaded models and other programs hold. `reason`
+    says why these options were chosen, `suggestion` what would fit instead.
+    """
+
+    device: str
+    precision: str
+    quantization: str
+    context_length: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    overhead_bytes: int
+    available_bytes: int
+    reason: Sentence
+    suggestion: Sentence | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it together."""
+        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+
+    @property
+    def fit(self) -> Fit:
+        """Whether it fits; tight where little would be left."""
+        if self.total_bytes > self.available_bytes:
+            return "does_not_fit"
+        return "tight" if self.total_bytes > TIGHT * self.available_bytes else "fits"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory. `memory_bytes` counts its weights as they lie in memory."""
+    """A model in memory. `memory_bytes` counts its weights as they lie in memory.
+
+    `measured_bytes` is what the process or the GPU grew by when it was loaded, `estimated_bytes` what was expected;
+    `loaded_at` is in seconds since 1970. `reason` says why it is on this device and in this precision.
+    """
 
     name: str
     device: str
@@ -178,6 +228,11 @@ class LoadedModel:
     context_length: int
     load_seconds: float
     notices: tuple[Notice, ...] = ()
+    quantization: str = "none"
+    measured_bytes: int | None = None
+    estimated_bytes: int | None = None
+    loaded_at: float = 0.0
+    reason: Sentence | None = None
 
 
 @dataclass(frozen=True)
@@ -257,5 +312,5 @@ class ProviderSettings:
     gguf_dirs: tuple[Path, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
     load_options: LoadOptions = field(default_factory=LoadOptions)
-    resident_models: int = 2
+    resident_models: int = 8
     parallel_answers: int = 4

@@ -17,6 +17,7 @@ HOUSE = (
     "app",
     "cli",
     "cli_loop",
+    "cli_models",
     "components",
     "routes",
     "core",
@@ -30,8 +31,9 @@ PUBLIC_PROVIDERS = ("providers.types", "providers.errors", "providers.sentences"
 MAY_IMPORT = {
     "components": ("components", "core", "training", *PUBLIC_PROVIDERS),
     "routes": ("routes", "core", "training", *PUBLIC_PROVIDERS),
-    "cli": ("cli_loop", "core", "training", *PUBLIC_PROVIDERS),
+    "cli": ("cli_loop", "cli_models", "core", "training", *PUBLIC_PROVIDERS),
     "cli_loop": ("core", "training", *PUBLIC_PROVIDERS),
+    "cli_models": ("core", *PUBLIC_PROVIDERS),
     "core": ("core", "providers"),
     "training": (
         "training",
@@ -43,7 +45,7 @@ MAY_IMPORT = {
     ),
     "providers": ("providers",),
 }
-DOORS_ARE_IMPORTED_BY = ("app", "cli", "cli_loop", "tests", "benchmarks")
+DOORS_ARE_IMPORTED_BY = ("app", "cli", "cli_loop", "cli_models", "tests", "benchmarks")
 TABS = ("chat", "parameters", "models", "compare", "feedback", "finetune", "monitor", "account")
 SEEN_BY_OTHER_TABS = {
     ("chat", "models"): {"ModelPicker"},

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components import feedback, finetune, services
+from components import feedback, finetune, model_panel, services
 from components.models import COLUMNS
 from components.texts import LANGUAGES, in_language, language_of, t, text
 from core.guide import help_texts
@@ -21,11 +21,13 @@ from providers.sentences import say
 from training.run_status import ACTIVE
 from training.runs import RESUMABLE
 
-PRODUCT = ("app.py", "cli.py", "cli_loop.py", "components", "routes", "core", "providers", "training")
+PRODUCT = ("app.py", "cli.py", "cli_loop.py", "cli_models.py", "components", "routes", "core", "providers", "training")
 KNOWN_SETS = {
     "spec.name": [spec.name for spec in PARAMETERS],
     "column": list(COLUMNS),
     "head": list(services.COLUMNS),
+    "heading": list(model_panel.COLUMNS),
+    "option": list(model_panel.OPTIONS),
     "number": ["1", "2", "3"],
     "row.source": ["bundled", "folder", "cache", "hub", "tuned", "lm_studio", "ollama", "cloud", "server", "pool"],
     "field": list(feedback.COLUMNS),

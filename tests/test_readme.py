@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.configuration import read_configuration
+from core.configuration import read_configuration, read_file
 from core.provider_table import provider_table
 from core.settings import ROOT
 
@@ -58,6 +58,17 @@ def test_the_variables_in_the_example_environment_are_read() -> None:
 
 def test_the_table_of_providers_is_what_the_code_says() -> None:
     assert provider_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_models_of_ones_own_can_be_read(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    file = tmp_path / "config.json"
+    file.write_text(re.findall(r"```json\n(.*?)```", readme, re.DOTALL)[1], encoding="utf-8")
+    mistral, gpt = read_file(file).models
+
+    assert mistral.model_id.endswith("Q4_K_M.gguf")
+    assert mistral.model_id.startswith("llama_cpp/")
+    assert gpt.model_id == "openai/gpt-4o"
 
 
 def test_the_example_of_a_configuration_can_be_read(tmp_path: Path) -> None:
