@@ -403,7 +403,7 @@ def test_what_cannot_be_previewed_is_refused(client: Client, http: httpx.Client)
         ({"replay": -0.1}, "replay must be a number from 0 to 0.9"),
         ({"replay": []}, "replay must be a number from 0 to 0.9, not list."),
         ({"seed": -1}, "seed must be a whole number from 0 to 2147483647, not -1."),
-        ({"epoch": 3}, "There is no setting epoch. The settings are: epochs, learning_rate, rank, batch_size,"),
+        ({"epoch": 3}, "There is no setting epoch. The settings are: epochs, learning_rate, rank, dropout,"),
         ({"epochs": 3, "device": "cuda"}, "There is no setting device."),
         ([["epochs", 3]], "The recipe must be an object of settings."),
         ("epochs=3", "The recipe must be an object of settings."),
