@@ -30,6 +30,7 @@ from components import feedback as feedback_tab
 from components import finetune as finetune_tab
 from components import layout, services, texts
 from components import models as models_tab
+from components import monitor as monitor_tab
 from components import parameters as parameters_tab
 from components.api import PublicApi
 from components.api_models import ModelsApi
@@ -125,12 +126,16 @@ def build_page(models: Models, chat: Chat, workshop: Workshop) -> gr.Blocks:
                 feedback_ui = feedback_tab.build()
             with gr.Tab(texts.t("tab_finetune"), id="finetune", elem_id="tab-finetune") as finetune_area:
                 finetune_ui = finetune_tab.build()
+            is_owner = models.settings.auth == "off"
+            with gr.Tab(texts.t("tab_monitor"), id="monitor", elem_id="tab-monitor", visible=is_owner) as monitor_area:
+                monitor_ui = monitor_tab.build()
         layout.wire(switches, demo)
         parameters_tab.wire(parameters, chat_ui.panel, demo)
         key_changes = services.wire(services_ui, models, demo)
         models_tab.wire(models_ui, picker, parameters, models, key_changes, models_area, demo)
         chat_tab.wire(chat_ui, picker, parameters, chat, workshop.feedback, demo)
         feedback_tab.wire(feedback_ui, feedback_area, workshop.feedback, models)
+        monitor_tab.wire(monitor_ui, monitor_area, models)
         finetune_tab.wire(finetune_ui, finetune_area, picker, models_ui, parameters, workshop, models)
         sessions = SessionModels()
         PublicApi(chat, models, sessions).register()

@@ -87,7 +87,8 @@ class PublicApi:
     ) -> ChatEvent:
         """Answer a message, streamed as events.
 
-        Events are {"type": "delta" | "reasoning" | "notice", "text"}; a delta may be empty, to keep the stream alive.
+        Events are {"type": "delta" | "reasoning" | "notice" | "queued", "text"}; a delta may be empty, to keep the
+        stream alive; `queued` tells the place in the line while the machine is full.
         The last event is {"type": "done"} with the whole text, model, turn_id, conversation_id, finish_reason, usage,
         timings and notices, so `client.predict` returns it. `history` holds the earlier messages, oldest first. An
         empty `model` is the one set by /set_model in this session, else the default. Defaults: temperature 0.7,

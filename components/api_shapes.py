@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from components.texts import in_language
+from components.texts import in_language, text
 from core.chat import Answer
-from providers.types import LoadedModel, ModelInfo, Notice, ReasoningDelta, TextDelta, TokenLogprob
+from providers.types import LoadedModel, ModelInfo, Notice, Queued, ReasoningDelta, TextDelta, TokenLogprob
 
 
 class ChatMessage(TypedDict):
@@ -49,7 +49,7 @@ class Logprob(TypedDict):
 class ChatEvent(TypedDict, total=False):
     """One event of an answer; the fields after `text` come with `done`, the last one."""
 
-    type: Literal["delta", "reasoning", "notice", "done"]
+    type: Literal["delta", "reasoning", "notice", "queued", "done"]
     text: str
     reasoning: str
     model: str
@@ -119,7 +119,10 @@ class ModelPrice(TypedDict):
 
 
 class ModelRow(TypedDict):
-    """A model; sizes in bytes, the context length in tokens, null where it is not known yet."""
+    """A model; sizes in bytes, the context length in tokens, null where it is not known yet.
+
+    `batched`: a model in memory that computes the answers of many people together.
+    """
 
     id: str
     provider: str
@@ -129,6 +132,7 @@ class ModelRow(TypedDict):
     context_length: int | None
     size_bytes: int | None
     memory_bytes: int | None
+    batched: bool | None
     price: ModelPrice | None
     capabilities: ModelCapabilities
 
@@ -141,17 +145,19 @@ class TokenCount(TypedDict):
     model: str
 
 
-def chat_event(event: TextDelta | ReasoningDelta | Notice | Answer | None, language: str) -> ChatEvent:
+def chat_event(event: TextDelta | ReasoningDelta | Notice | Queued | Answer | None, language: str) -> ChatEvent:
     """Return an event of a turn as the API shows it; `None` is a sign of life."""
     match event:
         case None:
             return {"type": "delta", "text": ""}
-        case TextDelta(text):
-            return {"type": "delta", "text": text}
-        case ReasoningDelta(text):
-            return {"type": "reasoning", "text": text}
+        case TextDelta(piece):
+            return {"type": "delta", "text": piece}
+        case ReasoningDelta(piece):
+            return {"type": "reasoning", "text": piece}
         case Notice(sentence):
             return {"type": "notice", "text": in_language(sentence, language)}
+        case Queued(place):
+            return {"type": "queued", "text": text("answer_queued", language, place=place)}
         case Answer():
             return {
                 "type": "done",
@@ -176,7 +182,7 @@ def chat_event(event: TextDelta | ReasoningDelta | Notice | Answer | None, langu
 
 
 def _top(token: TokenLogprob) -> list[TopToken]:
-    return [{"token": text, "logprob": logprob} for text, logprob in token.top]
+    return [{"token": name, "logprob": logprob} for name, logprob in token.top]
 
 
 def _timings(answer: Answer) -> Timings:
@@ -214,6 +220,7 @@ def model_row(info: ModelInfo, loaded: LoadedModel | None) -> ModelRow:
         "context_length": info.context_length,
         "size_bytes": info.size_bytes,
         "memory_bytes": loaded.memory_bytes if loaded else None,
+        "batched": loaded.batched if loaded else None,
         "price": (
             {"input": info.price.input, "output": info.price.output, "date": info.price.date} if info.price else None
         ),

@@ -25,6 +25,7 @@ from components.transcript import (
     entry_text,
     figures_entry,
     reasoning_entry,
+    remark_entry,
     split_last_question,
     up_to_last_question,
     user_entry,
@@ -34,7 +35,7 @@ from components.transcript import (
 from core.chat import MAX_CHARACTERS, Answer, Chat, Question
 from core.feedback import FeedbackStore
 from core.parameters import parse_parameters
-from providers.types import ReasoningDelta, TextDelta
+from providers.types import Queued, ReasoningDelta, TextDelta
 
 CONVERSATION_KEY = "simpleia-conversation"
 UPDATE_SECONDS = 0.1
@@ -261,6 +262,10 @@ class ChatActions:
                         *_with_answer(entries, event.text, event.reasoning, language, turn_id),
                         figures_entry(event, language),
                     ]
+                    continue
+                if isinstance(event, Queued):
+                    waiting = remark_entry(text("answer_queued", language, place=event.place))
+                    yield [[*entries, waiting], gr.skip(), gr.skip()]
                     continue
                 written += event.text if isinstance(event, TextDelta) else ""
                 thought += event.text if isinstance(event, ReasoningDelta) else ""

@@ -29,7 +29,7 @@ from core.errors import RequestRefused
 from core.models import Models, ModelState
 from core.parameters import PARAMETERS
 from providers.errors import ProviderError
-from providers.types import LoadOptions, ModelInfo
+from providers.types import LoadedModel, LoadOptions, ModelInfo
 
 POLL_SECONDS = 0.3
 COLUMNS = ("model", "source", "size", "context", "state")
@@ -294,8 +294,15 @@ def _row(models: Models, model_id: str, row: ModelInfo, language: str) -> list[s
         text(f"source_{row.source}", language),
         size_text(row.size_bytes),
         f"{row.context_length:,}" if row.context_length else "–",
-        text("models_in_memory", language, size=size_text(loaded.memory_bytes)) if loaded else "–",
+        _in_memory(loaded, language) if loaded else "–",
     ]
+
+
+def _in_memory(loaded: LoadedModel, language: str) -> str:
+    size = size_text(loaded.memory_bytes)
+    if loaded.batched:
+        return text("models_in_memory", language, size=size)
+    return text("models_in_memory_apart", language, size=size)
 
 
 def _label(model_id: str) -> str:

@@ -28,6 +28,7 @@ from providers.types import (
     ModelInfo,
     Notice,
     Parameters,
+    Queued,
     ReasoningDelta,
     TextDelta,
     TokenLogprob,
@@ -82,7 +83,7 @@ class Answer:
     cached: bool = False
 
 
-ChatEvent = TextDelta | ReasoningDelta | Notice | Answer
+ChatEvent = TextDelta | ReasoningDelta | Notice | Queued | Answer
 
 
 @dataclass
@@ -134,7 +135,7 @@ class Chat:
                         break
                     if isinstance(event, Notice):
                         notices.append(event)
-                    else:
+                    elif not isinstance(event, Queued):
                         draft.add(event)
                     yield event
         except (asyncio.CancelledError, GeneratorExit):

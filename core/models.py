@@ -28,6 +28,7 @@ from providers.remote import RemoteProvider
 from providers.sentences import say
 from providers.types import (
     Capabilities,
+    EngineFigures,
     LoadedModel,
     LoadOptions,
     MemoryEstimate,
@@ -363,6 +364,17 @@ class Models:
             progress=self._progress.get(full_id),
             error=self._errors.get(full_id),
         )
+
+    def engines(self) -> dict[str, EngineFigures]:
+        """Say what the engines of this process do now, by the ids of their models; to visitors nothing."""
+        if self.settings.auth == "guest":
+            return {}
+        return {
+            f"{key}/{name}": figures
+            for key, provider in self._providers.items()
+            if isinstance(provider, LocalProvider)
+            for name, figures in provider.engines().items()
+        }
 
     async def aclose(self) -> None:
         """Stop the downloads, and free what the providers hold."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.configuration import ALIASES, CUSTOM, Configuration, ConfigurationError, read_configuration
-from providers.types import LoadOptions, ProviderSettings, Timeouts
+from providers.types import EngineLimits, LoadOptions, ProviderSettings, Timeouts
 
 ROOT = Path(__file__).resolve().parent.parent
 AuthMode = Literal["off", "guest"]
@@ -38,6 +38,7 @@ class Settings:
     hub_token: str | None = field(default=None, repr=False)
     configuration: Configuration = field(default_factory=lambda: read_configuration([], {}))
     timeouts: Timeouts = field(default_factory=Timeouts)
+    prompt_lookup: bool = False
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -58,6 +59,7 @@ class Settings:
             device=_device(env.get("DEVICE") or cls.device),
             hub_token=env.get("HF_TOKEN") or env.get("HUGGINGFACE_API_KEY") or None,
             configuration=configuration,
+            prompt_lookup=_switch(env, "PROMPT_LOOKUP"),
             timeouts=Timeouts(
                 first_piece=_seconds(env, "FIRST_PIECE_SECONDS", Timeouts.first_piece),
                 idle=_seconds(env, "IDLE_SECONDS", Timeouts.idle),
@@ -92,6 +94,7 @@ class Settings:
             gguf_dirs=self.configuration.gguf_dirs,
             timeouts=self.timeouts,
             load_options=LoadOptions(device=self.device),
+            engine_limits=EngineLimits(prompt_lookup=self.prompt_lookup),
         )
 
 
@@ -115,6 +118,13 @@ def _seconds(env: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < seconds <= 3600:
         raise SettingsError(f"{name} must be a number of seconds from 0 to 3600, not {text!r}.")
     return seconds
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name) or "off"
+    if text not in ("on", "off"):
+        raise SettingsError(f"{name} must be on or off, not {text!r}.")
+    return text == "on"
 
 
 def _port(text: str) -> int:

@@ -11,6 +11,7 @@ from providers.sentences import say
 from providers.types import (
     Capabilities,
     ChatRequest,
+    EngineFigures,
     LoadedModel,
     LoadOptions,
     MemoryEstimate,
@@ -109,3 +110,7 @@ class LocalProvider(Provider):
     def cancel_load(self, model: str) -> None:
         """End the loading of `model`, if it is on its way: whoever waits for it is told so."""
         return
+
+    def engines(self) -> dict[str, EngineFigures]:
+        """Say what the engine of each loaded model does now, where it is in this process."""
+        return {}

@@ -14,14 +14,18 @@ import torch
 from transformers import (
     AutoTokenizer,
     GenerationConfig,
+    LogitsProcessorList,
     PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
 )
 
+from providers.answer_writer import AnswerWriter
+from providers.batch_row import AnswerCancelled as AnswerCancelled
+from providers.batch_row import Row
+from providers.batching import BatchEngine
 from providers.chat_templates import plain_template
 from providers.deadline import deadline
 from providers.errors import ContextTooLong, ModelNotFound, ProviderError, UpstreamFailure
+from providers.generating import GenerateEngine
 from providers.loading import (
     estimate,
     first_line,
@@ -33,39 +37,48 @@ from providers.loading import (
 )
 from providers.local_folders import ModelFolder
 from providers.local_vision import Sight, sees
+from providers.machine import memory_of
+from providers.packed_attention import takes_packs
+from providers.prompt_lookup import PromptLookup
 from providers.sampling import LogprobTap, logits_processors
 from providers.schema import SchemaGrammar
 from providers.sentences import say
 from providers.text_stream import TextStream
 from providers.types import (
     ChatRequest,
+    EngineFigures,
+    EngineLimits,
     Finished,
     FinishReason,
     LoadedModel,
     LoadOptions,
     Message,
     Notice,
+    Queued,
     StreamEvent,
-    TextDelta,
-    TokenLogprob,
     Usage,
 )
 
 TEMPLATE_SECONDS = 10.0
+CONVERSATIONS_SHARE = 0.3  # of the memory that is free once the weights are there
 ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory")
 
 
-class AnswerCancelled(Exception):
-    """The person does not want the answer any more."""
-
-
 class LocalModel:
-    """A model and its tokenizer. `answer` may run on several threads at once, each with its own cache."""
+    """A model, its tokenizer and its engine. `answer` may run on many threads at once."""
 
     def __init__(
-        self, name: str, folder: ModelFolder, options: LoadOptions, cancelled: threading.Event | None = None
+        self,
+        name: str,
+        folder: ModelFolder,
+        options: LoadOptions,
+        cancelled: threading.Event | None = None,
+        limits: EngineLimits | None = None,
     ) -> None:
-        """Load the weights; takes seconds. Raises ModelNotFound, OutOfMemory, Rejected or Cancelled."""
+        """Load the weights and compute a first few tokens; takes seconds.
+
+        Raises ModelNotFound, OutOfMemory, Rejected or Cancelled.
+        """
         start, cancelled = time.perf_counter(), cancelled or threading.Event()
         self.folder, self.options = folder, options
         sizes = folder_sizes(folder)
@@ -87,12 +100,12 @@ class LocalModel:
             eos_token_id=sorted(self._end_tokens) or None,
             pad_token_id=self._tokenizer.pad_token_id or min(self._end_tokens, default=0),
         )
-        self._running = threading.local()
         self._schema_grammar: SchemaGrammar | None = None
         self.adapted: dict[Path, LocalModel] = {}
-        _check_before_each_layer(self._model, self._running)
-        if self._sight:  # Its eyes may have more layers than what writes, and see nothing after the prompt.
-            _check_before_each_layer(self._model.get_decoder(), self._running)
+        self._weights = object()
+        limits = limits or EngineLimits()
+        self._lookup = limits.prompt_lookup
+        self._engine = _engine_for(self._model, plan.device, folder.path.name, limits, bool(self._sight))
         self.info = LoadedModel(
             name=name,
             device=plan.device,
@@ -106,6 +119,7 @@ class LocalModel:
             estimated_bytes=estimate(plan, sizes).weights_bytes,
             loaded_at=time.time(),
             reason=plan.reason,
+            batched=isinstance(self._engine, BatchEngine),
         )
 
     def with_adapter(self, adapter: Path) -> LocalModel:
@@ -120,9 +134,10 @@ class LocalModel:
         shared = {id(tensor): tensor for tensor in (*self._model.parameters(), *self._model.buffers())}
         adapted = copy.copy(self)
         adapted.adapted = {}
+        adapted._weights = object()
         try:
             modules = copy.deepcopy(self._model, shared)
-            adapted._model = PeftModel.from_pretrained(modules, adapter, local_files_only=True).eval()
+            adapted._model = PeftModel.from_pretrained(modules, adapter, local_files_only=True).eval().get_base_model()
         except Exception as error:
             raise ModelNotFound(
                 say(
@@ -172,22 +187,14 @@ class LocalModel:
         wanted = request.parameters.max_tokens or room
         text = TextStream(self._tokenizer.backend_tokenizer, (*request.parameters.stop, *self._stop))
         tap = None if request.parameters.logprobs is None else LogprobTap(request.parameters.logprobs)
-        streamer = _Streamer(text, self._end_tokens, emit, tap)
+        writer = AnswerWriter(text, self._end_tokens, emit, tap)
         processors = logits_processors(request.parameters, prompt_length, self._model.device)
         if request.parameters.json_schema is not None:
             processors.insert(0, self._grammar.follow(request.parameters.json_schema))
         if tap:
             processors.insert(0, tap)
-        self._running.cancelled = cancelled
         try:
-            with torch.inference_mode():
-                self._model.generate(
-                    **prompt,
-                    max_new_tokens=min(wanted, room),
-                    logits_processor=processors,
-                    stopping_criteria=StoppingCriteriaList([_StopAtText(text)]),
-                    streamer=streamer,
-                )
+            self._compute(prompt, min(wanted, room), processors, writer, lambda place: emit(Queued(place)), cancelled)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise out_of_memory(request.model) from error
         except (AnswerCancelled, ProviderError):
@@ -200,13 +207,46 @@ class LocalModel:
                 provider="transformers",
                 hint=say("Ask again; if it happens again, the server's log says more."),
             ) from error
-        streamer.flush()
-        reason: FinishReason = "stop" if streamer.ended or text.stopped else "length"
+        writer.flush()
+        reason: FinishReason = "stop" if writer.stopped else "length"
         if reason == "length" and room < wanted:
             emit(
                 Notice(say("The answer ended at the model's limit of {limit} tokens.", limit=self.info.context_length))
             )
-        emit(Finished(reason, Usage(prompt_length, streamer.tokens)))
+        emit(Finished(reason, Usage(prompt_length, writer.tokens)))
+
+    def figures(self) -> EngineFigures:
+        """Say what the engine does now."""
+        return self._engine.figures()
+
+    def close(self) -> None:
+        """Forget the conversations; what is being answered goes on to its end."""
+        self._engine.close()
+
+    def _compute(
+        self,
+        prompt: Any,
+        limit: int,
+        processors: LogitsProcessorList,
+        writer: AnswerWriter,
+        place: Callable[[int], None],
+        cancelled: threading.Event,
+    ) -> None:
+        if isinstance(self._engine, GenerateEngine):
+            self._engine.answer(self._model, self._weights, prompt, limit, processors, writer, place, cancelled)
+            return
+        row = Row(
+            model=self._model,
+            weights=self._weights,
+            tokens=prompt["input_ids"][0].tolist(),
+            limit=limit,
+            processors=processors,
+            take=writer.take,
+            place=place,
+            cancelled=cancelled,
+            lookup=PromptLookup() if self._lookup else None,
+        )
+        self._engine.answer(row)
 
     def _prompt(self, messages: Sequence[Message]) -> Any:
         """Return input_ids and attention_mask, each (1, tokens), on the model's device."""
@@ -231,70 +271,18 @@ class LocalModel:
             ) from error
 
 
-class _Streamer:
-    """Receives from `generate` first the prompt, then each token, and emits text."""
-
-    def __init__(
-        self,
-        text: TextStream,
-        end_tokens: frozenset[int],
-        emit: Callable[[StreamEvent], None],
-        tap: LogprobTap | None,
-    ) -> None:
-        self._text = text
-        self._end_tokens = end_tokens
-        self._emit = emit
-        self._tap = tap
-        self._logprobs: list[TokenLogprob] = []
-        self._prompt_seen = False
-        self.tokens = 0
-        self.ended = False
-
-    def put(self, value: torch.Tensor) -> None:
-        if not self._prompt_seen:
-            self._prompt_seen = True
-            return
-        token = int(value.reshape(-1)[0])
-        self.tokens += 1
-        self.ended = token in self._end_tokens
-        if self.ended:
-            return
-        if self._tap:
-            top = tuple((self._text.decode(each), logprob) for each, logprob in self._tap.top())
-            self._logprobs.append(TokenLogprob(self._text.decode(token), self._tap.of(token), top))
-        self._say(self._text.push(token))
-
-    def flush(self) -> None:
-        """Emit what was held back, once the answer has ended."""
-        self._say(self._text.flush())
-
-    def _say(self, piece: str) -> None:
-        if piece:
-            self._emit(TextDelta(piece, tuple(self._logprobs)))
-            self._logprobs.clear()
-
-    def end(self) -> None:
-        """Required by `generate`; the end is told by `Finished`."""
-
-
-class _StopAtText(StoppingCriteria):
-    def __init__(self, text: TextStream) -> None:
-        self._text = text
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        return torch.full((input_ids.shape[0],), self._text.stopped, device=input_ids.device)
-
-
-def _check_before_each_layer(model: torch.nn.Module, running: threading.local) -> None:
-    """Leave a forward pass before its next layer once its thread's answer is cancelled; holds no LocalModel alive."""
-
-    def check(*_: Any) -> None:
-        if running.cancelled.is_set():
-            raise AnswerCancelled
-
-    stacks = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
-    for layer in max(stacks, key=len, default=[model]):
-        layer.register_forward_pre_hook(check)
+def _engine_for(model: Any, device: str, name: str, limits: EngineLimits, sees: bool) -> BatchEngine | GenerateEngine:
+    budget = int(CONVERSATIONS_SHARE * memory_of(device).available_bytes)
+    if sees:  # Its eyes may have more layers than what writes; and the same tokens may stand for other pictures.
+        return GenerateEngine([model, model.get_decoder()], 0, limits.parallel, limits.waiting)
+    try:
+        with torch.inference_mode():
+            token_bytes = takes_packs(model, model.config.get_text_config(decoder=True))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise out_of_memory(name) from error
+    if token_bytes:
+        return BatchEngine(token_bytes, budget, limits.batched, limits.waiting)
+    return GenerateEngine([model], budget, limits.parallel, limits.waiting)
 
 
 def _load_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:

@@ -32,6 +32,8 @@ from providers.sentences import say
 from providers.types import (
     Capabilities,
     ChatRequest,
+    EngineFigures,
+    EngineLimits,
     LoadedModel,
     LoadOptions,
     MemoryEstimate,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 BUNDLED = "starter"
 LEAVING_SECONDS = 15.0
+MODELS_AT_ONCE = 4
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 CAPABILITIES = Capabilities(
@@ -93,7 +96,10 @@ class TransformersProvider(LocalProvider):
         self._users: Counter[str] = Counter()
         self._seeing: set[str] = set()
         self._load_turn = asyncio.Lock()  # from_pretrained on two threads at once mixes up their weights.
-        self._threads = ThreadPoolExecutor(settings.parallel_answers, thread_name_prefix="answer")
+        self._limits = replace(settings.engine_limits, parallel=settings.parallel_answers)
+        # A thread waits for each answer; one more than fits hears at once that the line is full.
+        asking = MODELS_AT_ONCE * (self._limits.batched + self._limits.waiting + 1)
+        self._threads = ThreadPoolExecutor(asking, thread_name_prefix="answer")
 
     async def list_models(self) -> list[ModelInfo]:
         return await asyncio.to_thread(self._list_models)
@@ -140,7 +146,9 @@ class TransformersProvider(LocalProvider):
         return (await self._ready(model, options)).info
 
     async def unload(self, model: str) -> None:
-        if self._resident.pop(model, None):
+        if resident := self._resident.pop(model, None):
+            resident.close()
+            del resident
             await asyncio.to_thread(_give_back_memory)
 
     def loaded(self) -> list[LoadedModel]:
@@ -184,6 +192,9 @@ class TransformersProvider(LocalProvider):
             work.add_done_callback(_forget_error)
             await asyncio.wait({work}, timeout=LEAVING_SECONDS)  # Two threads must not write into one part.
 
+    def engines(self) -> dict[str, EngineFigures]:
+        return {name: model.figures() for name, model in self._resident.items()}
+
     async def load_adapter(self, model: str, adapter: Path, options: LoadOptions | None = None) -> LoadedModel:
         """Bring `model` with the LoRA weights in `adapter` into memory, beside `model` itself and on its weights."""
         return (await self._adapted(await self._ready(model, options), adapter)).info
@@ -208,7 +219,8 @@ class TransformersProvider(LocalProvider):
         return folder
 
     async def aclose(self) -> None:
-        self._resident.clear()
+        for model in list(self._resident):
+            await self.unload(model)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _ready(self, name: str, options: LoadOptions | None = None) -> LocalModel:
@@ -228,7 +240,7 @@ class TransformersProvider(LocalProvider):
             async with self._load_turn:
                 await self._leave(name)
                 self._make_room()
-                model = await asyncio.to_thread(_load_model, name, folder, options, cancelled)
+                model = await asyncio.to_thread(_load_model, name, folder, options, cancelled, self._limits)
             self._resident[name], self._options[name] = model, options
         finally:
             del self._cancelled[name]
@@ -263,7 +275,7 @@ class TransformersProvider(LocalProvider):
         idle = [name for name in self._resident if not self._users[name]]
         surplus = len(self._resident) + 1 - self._settings.resident_models
         for name in idle[: max(0, surplus)]:
-            del self._resident[name]
+            self._resident.pop(name).close()
 
     @contextlib.contextmanager
     def _in_use(self, name: str) -> Iterator[None]:
@@ -354,10 +366,12 @@ class TransformersProvider(LocalProvider):
         )
 
 
-def _load_model(name: str, folder: ModelFolder, options: LoadOptions, cancelled: threading.Event) -> LocalModel:
+def _load_model(
+    name: str, folder: ModelFolder, options: LoadOptions, cancelled: threading.Event, limits: EngineLimits
+) -> LocalModel:
     from providers.local_model import LocalModel
 
-    return LocalModel(name, folder, options, cancelled)
+    return LocalModel(name, folder, options, cancelled, limits)
 
 
 def _estimate_of(folder: ModelFolder, tensors: Sequence[Tensor] | None, options: LoadOptions) -> MemoryEstimate:

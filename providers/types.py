@@ -105,6 +105,13 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Queued:
+    """The machine is full: the answer waits at this place in the line, the first being 1."""
+
+    place: int
+
+
+@dataclass(frozen=True)
 class Usage:
     """Tokens read and written; `estimated` where the provider did not count them."""
 
@@ -121,7 +128,7 @@ class Finished:
     usage: Usage
 
 
-StreamEvent = TextDelta | ReasoningDelta | Notice | Finished
+StreamEvent = TextDelta | ReasoningDelta | Notice | Queued | Finished
 
 
 @dataclass(frozen=True)
@@ -214,11 +221,25 @@ class MemoryEstimate:
 
 
 @dataclass(frozen=True)
+class EngineLimits:
+    """How much a loaded model of transformers does at once: answers `batched` together, or `parallel` where it cannot.
+
+    So many may be `waiting`, and more are refused. `prompt_lookup` drafts tokens by copying from the text before.
+    """
+
+    batched: int = 16
+    parallel: int = 4
+    waiting: int = 64
+    prompt_lookup: bool = False
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model in memory. `memory_bytes` counts its weights as they lie in memory.
 
     `measured_bytes` is what the process or the GPU grew by when it was loaded, `estimated_bytes` what was expected;
     `loaded_at` is in seconds since 1970. `reason` says why it is on this device and in this precision.
+    `batched` says whether all its answers are computed together; those of others share the processor.
     """
 
     name: str
@@ -233,6 +254,26 @@ class LoadedModel:
     estimated_bytes: int | None = None
     loaded_at: float = 0.0
     reason: Sentence | None = None
+    batched: bool = True
+
+
+@dataclass(frozen=True)
+class EngineFigures:
+    """What a loaded model's engine does now.
+
+    `batched` engines compute all running answers together. Speed is of all answers, over the last seconds. The cache is
+    the memory for conversations, those that ended and are kept included; `reused_tokens` counts the tokens of prompts
+    that were found in it.
+    """
+
+    batched: bool
+    running: int
+    waiting: int
+    tokens_per_second: float = 0.0
+    cache_bytes: int = 0
+    cache_limit_bytes: int = 0
+    kept_conversations: int = 0
+    reused_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -314,3 +355,4 @@ class ProviderSettings:
     load_options: LoadOptions = field(default_factory=LoadOptions)
     resident_models: int = 8
     parallel_answers: int = 4
+    engine_limits: EngineLimits = field(default_factory=EngineLimits)

@@ -11,11 +11,15 @@ QUIET_SECONDS = 0.8
 
 
 class EngineWatch:
-    """Counts decoder layers as they begin; a token takes as many as the model has."""
+    """Counts decoder layers as they begin; a token takes as many as the model has.
+
+    `work` counts each layer once for every token in it, so that it does not matter in how many pieces a prompt is read.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self.layers = 0
+        self.work = 0
 
     def __enter__(self) -> EngineWatch:
         from torch.nn.modules.module import register_module_forward_pre_hook
@@ -43,8 +47,9 @@ class EngineWatch:
                 assert time.monotonic() < deadline, "the engine goes on"
             return self.layers - first
 
-    def _count(self, module: Any, _: Any) -> None:
+    def _count(self, module: Any, inputs: Any) -> None:
         if type(module).__name__ == "LlamaDecoderLayer":
             with self._changed:
                 self.layers += 1
+                self.work += inputs[0].shape[0] * inputs[0].shape[1]
                 self._changed.notify_all()

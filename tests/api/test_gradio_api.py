@@ -85,6 +85,7 @@ MODEL_ROW = {
     "context_length",
     "size_bytes",
     "memory_bytes",
+    "batched",
     "price",
     "capabilities",
 }
@@ -486,7 +487,7 @@ def test_a_closed_connection_ends_the_engine(http: httpx.Client, engine: EngineW
                 break
     engine.layers_until_quiet()
 
-    assert engine.layers < (SLOW_LAYERS if message == LONG_PROMPT else 2000 * SLOW_LAYERS)
+    assert engine.work < SLOW_LAYERS * (len(LONG_PROMPT) if message == LONG_PROMPT else 2000)
 
 
 def test_a_closed_session_ends_the_engine(app_url: str, http: httpx.Client, engine: EngineWatch) -> None:

@@ -30,7 +30,7 @@ ARGUMENTS = (
     "--no-first-run",
 )
 SERVED = f"served/{talker.MODEL}"
-TABS = ("chat", "parameters", "models", "feedback", "finetune")
+TABS = ("chat", "parameters", "models", "feedback", "finetune", "monitor")
 PATIENCE_MS = 60_000  # An answer at temperature 0.7 may be long, and the machine busy.
 
 

@@ -145,3 +145,14 @@ async def test_a_model_in_the_hugging_face_cache_is_listed_and_loaded(models: Mo
 async def test_what_is_listed_for_a_guest_may_be_used(guest_models: Models, cached_model: str) -> None:
     for model in await guest_models.list():
         assert await guest_models.find(f"{model.provider}/{model.name}")
+
+
+async def test_what_the_engines_do_is_told_to_the_owner_alone(models: Models, guest_models: Models) -> None:
+    for each in (models, guest_models):
+        await each.load("tiny")
+    figures = models.engines()["transformers/tiny"]
+
+    assert figures.batched
+    assert (figures.running, figures.waiting) == (0, 0)
+    assert figures.cache_limit_bytes > 0
+    assert guest_models.engines() == {}

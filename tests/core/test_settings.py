@@ -34,6 +34,7 @@ def test_every_variable_is_read() -> None:
             "DATA_DIR": "~/data of mine",
             "DEVICE": "cpu",
             "HF_TOKEN": "secret",
+            "PROMPT_LOOKUP": "on",
         }
     )
 
@@ -42,6 +43,7 @@ def test_every_variable_is_read() -> None:
     assert settings.data_dir == Path.home() / "data of mine"
     assert settings.for_providers().models_dir == settings.data_dir / "models"
     assert settings.for_providers().load_options.device == "cpu"
+    assert settings.for_providers().engine_limits.prompt_lookup
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,12 @@ def test_an_unknown_mode_is_refused(auth: str) -> None:
 def test_an_unknown_device_is_refused(device: str) -> None:
     with pytest.raises(SettingsError, match="DEVICE must be"):
         Settings.from_env({"DEVICE": device})
+
+
+def test_a_switch_is_on_or_off() -> None:
+    assert not Settings.from_env({"PROMPT_LOOKUP": "off"}).prompt_lookup
+    with pytest.raises(SettingsError, match="PROMPT_LOOKUP must be on or off"):
+        Settings.from_env({"PROMPT_LOOKUP": "maybe"})
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:11", "mps"])
