@@ -28,7 +28,7 @@ from benchmarks.random_model import question, random_model, tokens_in
 from benchmarks.report import Spread
 from core.settings import Settings
 from providers.transformers_local import TransformersProvider
-from providers.types import ChatRequest, Finished, Message, Parameters, TextDelta
+from providers.types import PRECISIONS, ChatRequest, Finished, LoadOptions, Message, Parameters, TextDelta
 
 PEOPLE = 8
 WORDS = 110
@@ -203,13 +203,13 @@ async def stop(bench: Bench, number: int) -> dict[str, float]:
 PARTS = {"one": one, "eight": eight, "turns": turns, "stop": stop}
 
 
-async def measure(rounds: int, parts: list[str], clock: Callable[[], float]) -> dict[str, Any]:
+async def measure(rounds: int, parts: list[str], clock: Callable[[], float], precision: str) -> dict[str, Any]:
     """Run each part so many times, after a first round that does not count."""
     machine, others = report.machine(), report.OtherPrograms()
     name = str(random_model())
     settings = Settings().for_providers()
     provider = TransformersProvider(settings)
-    loaded = await provider.load(name)
+    loaded = await provider.load(name, LoadOptions(device="cpu", precision=precision))
     bench = Bench(provider, name, loaded.precision, clock)
     measured: dict[str, list[float]] = {}
     for part in parts:
@@ -240,13 +240,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (%(default)s)")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="which seconds to tell (%(default)s)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="weights in (%(default)s)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     disable_progress_bar()
-    result = asyncio.run(measure(options.rounds, options.part or list(PARTS), CLOCKS[options.clock]))
+    result = asyncio.run(measure(options.rounds, options.part or list(PARTS), CLOCKS[options.clock], options.precision))
     table = [("", f"median [min..max] of {options.rounds} rounds", "goal")]
     table += [(key, str(spread), GOALS.get(key, "")) for key, spread in result["spreads"].items()]
     report.finish("engine", result, table, options)
