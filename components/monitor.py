@@ -30,7 +30,7 @@ def build() -> MonitorTab:
     """Lay out the tab."""
     gr.Markdown(t("monitor_instructions"))
     table = gr.Dataframe(
-        headers=[t(f"monitor_{column}") for column in COLUMNS],
+        headers=[t(f"monitor_{figure}") for figure in COLUMNS],
         elem_id="monitor-table",
         label=t("tab_monitor"),
         show_label=False,

@@ -41,7 +41,7 @@ class LoadPlan:
     precision: str
     quantization: str
     context_length: int
-    attention: str
+    attention: str | None
     reason: Sentence
 
 
@@ -50,7 +50,7 @@ def make_plan(folder: ModelFolder, sizes: Sizes, options: LoadOptions) -> LoadPl
     device = _device(options.device)
     kind = device.split(":")[0]
     precision, quantization, reason = _format(kind, sizes, options)
-    attention = options.attention if options.attention != "auto" else "sdpa"
+    attention = options.attention if options.attention != "auto" else None  # The best that the architecture has.
     length = min(options.context_length or folder.context_length, folder.context_length)
     plan = LoadPlan(device, precision, quantization, length, attention, reason)
     if options.context_length is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components import feedback, finetune, model_panel, services
+from components import feedback, finetune, model_panel, monitor, services
 from components.models import COLUMNS
 from components.texts import LANGUAGES, in_language, language_of, t, text
 from core.guide import help_texts
@@ -26,6 +26,7 @@ KNOWN_SETS = {
     "spec.name": [spec.name for spec in PARAMETERS],
     "column": list(COLUMNS),
     "head": list(services.COLUMNS),
+    "figure": list(monitor.COLUMNS),
     "heading": list(model_panel.COLUMNS),
     "option": list(model_panel.OPTIONS),
     "number": ["1", "2", "3"],
