@@ -24,12 +24,14 @@ from components.transcript import (
     conversation,
     entry_text,
     figures_entry,
+    growing_entry,
     reasoning_entry,
     remark_entry,
     split_last_question,
     up_to_last_question,
     user_entry,
     warning_entry,
+    whole,
     without_lost_pictures,
 )
 from core.chat import MAX_CHARACTERS, Answer, Chat, Question
@@ -40,6 +42,7 @@ from providers.types import Queued, ReasoningDelta, TextDelta
 CONVERSATION_KEY = "simpleia-conversation"
 UPDATE_SECONDS = 0.1
 KEEP_SECONDS = 1.0
+SLOWER_BY = 100_000  # characters for each second of the pause
 KEPT_CHARACTERS = 1_000_000
 UNCHANGED = [gr.skip(), gr.skip(), gr.skip()]
 LATEX = [
@@ -213,7 +216,7 @@ class ChatActions:
         """Bring back the conversation that this browser kept, and mark an answer that a reload cut off."""
         language = language_of(request)
         remembered = kept["entries"] if isinstance(kept, dict) and isinstance(kept.get("entries"), list) else []
-        entries = without_lost_pictures(remembered, language)
+        entries = whole(without_lost_pictures(remembered, language))
         marked = gr.skip()
         if isinstance(kept, dict) and kept.get("running"):
             entries.append(warning_entry(text("answer_interrupted", language)))
@@ -274,7 +277,8 @@ class ChatActions:
                     if event is None:
                         yield UNCHANGED
                     continue
-                partial_entries = _with_answer(entries, written, thought, language, turn_id)
+                growing = [growing_entry(written, turn_id)] if written else []
+                partial_entries = [*_with_answer(entries, "", thought, language, turn_id), *growing]
                 keeping = now - kept_at >= KEEP_SECONDS
                 kept_at, shown = (now, now) if keeping else (kept_at, now)
                 yield [
@@ -291,7 +295,7 @@ class ChatActions:
 def stopped(entries: list[Entry], kept: Mapping[str, Any] | None, request: gr.Request) -> list[Any]:
     """Mark the answer as stopped; what was written stays."""
     language = language_of(request)
-    entries = [*without_lost_pictures(entries, language), warning_entry(text("answer_stopped", language))]
+    entries = [*whole(without_lost_pictures(entries, language)), warning_entry(text("answer_stopped", language))]
     return [entries, _idle(), _keep(entries, _conversation_id(kept))]
 
 
@@ -314,8 +318,8 @@ def _with_answer(entries: list[Entry], written: str, thought: str, language: str
 
 
 def _update_seconds(length: int) -> float:
-    """Return the pause between updates: the browser takes 0.7 s to lay out 50,000 characters of Markdown again."""
-    return UPDATE_SECONDS + length / 20_000
+    """Return the pause between updates: the longer an answer is, the longer Gradio's page takes to compare it."""
+    return UPDATE_SECONDS + length / SLOWER_BY
 
 
 def _only_text(message: str) -> dict[str, Any]:

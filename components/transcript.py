@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from components.texts import in_language, text
 from core.chat import Answer
 from providers.types import Image, Message, Notice
 
+BLOCK_CHARACTERS = 3000
 REMARK = "remark"
 TURN = "turn-"
 THUMBS = {"up": "Like", "down": "Dislike"}
@@ -28,6 +30,25 @@ def answer_entry(answer: str, turn_id: str = "") -> Entry:
     """Return the entry of an answer. As text blocks, because Gradio eats the indentation of plain strings."""
     named = {"metadata": {"id": f"{TURN}{turn_id}"}} if turn_id else {}
     return {"role": "assistant", "content": _blocks(answer), **named}
+
+
+def growing_entry(answer: str, turn_id: str) -> Entry:
+    """Return the entry of an answer that is still written, in blocks: the browser lays out only the last one again.
+
+    Blocks end at blank lines outside of code, once they are `BLOCK_CHARACTERS` long.
+    """
+    blocks, in_code = [""], False
+    for paragraph in re.split(r"(?<=\n\n)", answer):
+        if len(blocks[-1]) >= BLOCK_CHARACTERS and not in_code:
+            blocks.append("")
+        blocks[-1] += paragraph
+        in_code ^= paragraph.count("```") % 2 == 1
+    return answer_entry("", turn_id) | {"content": [each for block in blocks for each in _blocks(block)]}
+
+
+def whole(entries: Sequence[Entry]) -> list[Entry]:
+    """Return entries of one block each, as they are once nothing is written any more."""
+    return [entry | {"content": _blocks(entry_text(entry))} if turn_id_of(entry) else entry for entry in entries]
 
 
 def turn_id_of(entry: Entry) -> str:

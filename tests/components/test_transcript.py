@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from components.transcript import (
+    BLOCK_CHARACTERS,
     answer_entry,
     conversation,
+    entry_text,
+    growing_entry,
     reasoning_entry,
     shown_ratings,
     turn_id_of,
     up_to_last_question,
     user_entry,
     warning_entry,
+    whole,
 )
 from providers.types import Message
 
@@ -55,3 +59,24 @@ def test_a_turns_id_changes_nothing_in_the_conversation() -> None:
         Message("assistant", "A model"),
     )
     assert up_to_last_question(ENTRIES) == ENTRIES[:5]
+
+
+def test_a_growing_answer_is_in_blocks_that_end_at_blank_lines_outside_of_code() -> None:
+    code = "```python\n" + "x = 1\n\n" * BLOCK_CHARACTERS + "```\n\n"
+    answer = "A paragraph.\n\n" * 1000 + code + "The end"
+
+    entry = growing_entry(answer, "1")
+    blocks = [block["text"] for block in entry["content"]]
+
+    assert entry_text(entry) == answer
+    assert len(blocks) > 4
+    assert all(block.endswith("\n\n") and block.count("```") % 2 == 0 for block in blocks[:-1])
+    assert blocks[-1] == "The end"
+    assert whole([user_entry("Hi"), entry]) == [user_entry("Hi"), answer_entry(answer, "1")]
+
+
+def test_an_earlier_block_stays_as_it_is_while_the_answer_grows() -> None:
+    answer = "A paragraph.\n\n" * 1000
+    early, late = (growing_entry(answer[:end], "1")["content"] for end in (8000, 12_000))
+
+    assert early[:-1] == late[: len(early) - 1]
