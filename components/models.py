@@ -98,6 +98,7 @@ def build() -> ModelsTab:
                 info=t("models_other_help"),
                 elem_id="other-model",
                 placeholder="HuggingFaceTB/SmolLM2-135M-Instruct",
+                max_lines=1,  # A box of several lines takes the height of the tab when it is laid out unseen.
                 submit_btn=t("models_use"),
             )
             detail = build_detail()

@@ -35,6 +35,7 @@ def build() -> MonitorTab:
         label=t("tab_monitor"),
         show_label=False,
         interactive=False,
+        buttons=[],
         type="array",
         wrap=True,
         column_widths=["28%", *["12%"] * (len(COLUMNS) - 1)],
@@ -58,7 +59,9 @@ class Monitor:
 
     def figures(self, request: gr.Request) -> list[Any]:
         """Show the engines, and go on looking."""
-        return [self._rows(language_of(request)), gr.Timer(active=True)]
+        language = language_of(request)
+        headers = [text(f"monitor_{figure}", language) for figure in COLUMNS]
+        return [gr.update(headers=headers, value=self._rows(language)), gr.Timer(active=True)]
 
     def figures_again(self, is_open: bool, request: gr.Request) -> list[Any]:
         """Show the engines, or stop looking where the tab is not open any more."""

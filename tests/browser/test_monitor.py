@@ -13,6 +13,8 @@ def test_the_monitor_shows_an_answer_while_it_runs_and_what_is_kept_of_it(chat_p
     chat_page.ask("Who are you?")
     chat_page.open_tab("monitor")
     table = chat_page.page.locator("#monitor-table")
+    for head in ("Model", "Waiting", "Tokens/s"):
+        expect(table.get_by_role("columnheader", name=head, exact=True).first).to_be_visible()
     expect(table).to_contain_text(
         re.compile(r"transformers/starter\s*\d+\s*\d+\s*[\d.]+\s*[\d.]+ [kM]B / [\d.]+ [MG]B")
     )
