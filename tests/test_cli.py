@@ -396,7 +396,7 @@ def test_what_cannot_be_trained_is_a_sentence_and_no_run(simpleia: Command, data
     assert_refused(
         simpleia("train", dataset_id, "--set", "stop=now"),
         "There is no setting stop.",
-        "The settings are: epochs, learning_rate, rank, batch_size, max_length, replay, seed.",
+        "The settings are: epochs, learning_rate, rank, dropout, word_dropout, batch_size, max_length, replay, seed.",
     )
     assert_refused(
         simpleia("train", dataset_id, "-m", "tuned/tiny-1"),

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import ChatPage, OpenPage
 
-FIELD = "#other-model textarea"
+FIELD = "#other-model input"
 
 
 def test_the_machine_and_what_is_in_memory_are_shown(chat_page: ChatPage) -> None:

@@ -25,8 +25,8 @@ def test_a_row_loads_its_model(chat_page: ChatPage) -> None:
 
 def test_a_folder_is_loaded_by_its_path(chat_page: ChatPage, models_dir: Path) -> None:
     chat_page.open_tab("models")
-    chat_page.page.fill("#other-model textarea", str(models_dir / "other"))
-    chat_page.page.press("#other-model textarea", "Enter")
+    chat_page.page.fill("#other-model input", str(models_dir / "other"))
+    chat_page.page.press("#other-model input", "Enter")
     expect(chat_page.page.locator("#model input")).to_have_value(re.compile("/other$"))
     chat_page.open_tab("chat")
     chat_page.set_number("panel-max_tokens", 5)
@@ -36,8 +36,8 @@ def test_a_folder_is_loaded_by_its_path(chat_page: ChatPage, models_dir: Path) -
 def test_a_model_that_cannot_be_used_says_why_and_the_old_one_stays(chat_page: ChatPage, models_dir: Path) -> None:
     chat_page.open_tab("models")
     for folder, reason in (("pickled", "pickle"), ("empty", "no config.json"), ("nowhere", "no folder")):
-        chat_page.page.fill("#other-model textarea", str(models_dir / folder))
-        chat_page.page.press("#other-model textarea", "Enter")
+        chat_page.page.fill("#other-model input", str(models_dir / folder))
+        chat_page.page.press("#other-model input", "Enter")
         expect(chat_page.page.get_by_text(re.compile(reason)).first).to_be_visible()
         expect(chat_page.page.locator("#model input")).to_have_value("starter")
     chat_page.open_tab("chat")
