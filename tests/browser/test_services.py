@@ -61,6 +61,8 @@ def test_the_table_says_who_answers_and_why_another_does_not(served_page: ChatPa
     served_page.open_tab("models")
     served_page.page.locator("#services button").first.click()
     table = served_page.page.locator("#services-table")
-    expect(table.locator("tr", has_text="served")).to_contain_text("✓ answers")
-    expect(table.locator("tr", has_text="OpenAI")).to_contain_text("⚠ OpenAI needs a key. Set OPENAI_API_KEY")
-    expect(table.locator("tr", has_text="Ollama")).to_contain_text("ollama serve")
+    expect(table.get_by_role("row").filter(has_text="served")).to_contain_text("✓ answers")
+    expect(table.get_by_role("row").filter(has_text="OpenAI")).to_contain_text(
+        "⚠ OpenAI needs a key. Set OPENAI_API_KEY"
+    )
+    expect(table.get_by_role("row").filter(has_text="Ollama")).to_contain_text("ollama serve")
