@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import ChatPage, OpenPage
@@ -99,6 +100,7 @@ def test_feedback_is_filtered_exported_and_imported(chat_page: ChatPage, tmp_pat
     expect(page.locator("#feedback-table")).to_contain_text("On the south cape.")
 
 
+@pytest.mark.timeout(420)  # It trains a whole run, stopped and resumed.
 def test_from_a_correction_to_the_model_that_learnt_it(chat_page: ChatPage) -> None:
     page = chat_page.page
     for question in (QUESTION, "When are you open?", "Tell me the opening hours"):
