@@ -19,6 +19,7 @@ from providers.http_client import HttpClient
 from providers.http_errors import NO_STATUS, causes_of, connection_error, cut_off, no_answer, silent, status_error
 from providers.patience import patient
 from providers.sentences import Sentence, say
+from providers.stop_sequences import ended_before_stop
 from providers.types import (
     Capabilities,
     ChatRequest,
@@ -150,7 +151,9 @@ class RemoteProvider(Provider):
         began = False
         try:
             async with aclosing(
-                patient(self._events(request), self._timeouts.first_piece, self._timeouts.idle)
+                ended_before_stop(
+                    patient(self._events(request), self._timeouts.first_piece, self._timeouts.idle), request
+                )
             ) as events:
                 async for event in events:
                     began = True

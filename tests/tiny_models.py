@@ -27,10 +27,13 @@ def make_chat_model(folder: Path, seed: int = 0, context_length: int = 2048) -> 
     return _make_llama(folder, seed, num_hidden_layers=LAYERS, max_position_embeddings=context_length)
 
 
-def make_mergeable_model(folder: Path, seed: int = 0, layers: int = LAYERS, context_length: int = 2048) -> Path:
+def make_mergeable_model(
+    folder: Path, seed: int = 0, layers: int = LAYERS, context_length: int = 2048, samples: bool = False
+) -> Path:
     """Save a Llama of 0.3 million weights with the starter's tokenizer: GGUF files hold one with merges only.
 
-    It writes plain letters only, and its choices are clear enough to survive llama.cpp's other rounding.
+    It writes plain letters only, and its choices are clear enough to survive llama.cpp's other rounding. `samples`
+    says so in its generation_config.json, which some servers obey.
     """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -55,6 +58,7 @@ def make_mergeable_model(folder: Path, seed: int = 0, layers: int = LAYERS, cont
     plain = torch.tensor([bool(re.fullmatch("Ġ?[A-Za-z]+", token)) for token in tokens])
     with torch.no_grad():
         model.lm_head.weight *= 4 * plain[:, None]
+    model.generation_config.do_sample = samples
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(STARTER / name, folder / name)

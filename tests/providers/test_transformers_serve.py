@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from core.settings import ROOT
@@ -26,43 +21,17 @@ from providers.types import (
     ProviderSettings,
     TextDelta,
 )
-from tests.conftest import free_port
+from tests.serving import transformers_serve
 
 MODEL = "models/starter"
 QUESTION = (Message("user", "¿Quién eres?"),)
-START_SECONDS = 90
 
 
 @pytest.fixture(scope="module")
 def serve_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `transformers serve` with the starter."""
-    port = free_port()
-    cache = tmp_path_factory.mktemp("cache")
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("transformers"), "serve", MODEL, "--port", str(port), "--device", "cpu"],
-        cwd=ROOT,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not _is_healthy(url):
-            assert process.poll() is None, "transformers serve ended"
-            assert time.monotonic() < deadline, "transformers serve did not start"
-            time.sleep(0.2)
-        yield f"{url}/v1"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
+    with transformers_serve(MODEL, tmp_path_factory.mktemp("cache")) as url:
+        yield url
 
 
 @pytest.fixture(params=["openai", "huggingface"])
