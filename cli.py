@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import signal
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,7 +54,7 @@ def ask(
     text = "\n\n".join(part for part in (" ".join(message or []), piped.strip()) if part)
     question = Question(text, model=model, system=system, parameters=parse_parameters(values_of(parameter)))
     with _services() as (runner, service):
-        runner.run(_answer(service, question))
+        _run(runner, _answer(service, question))
 
 
 @app.command()
@@ -64,7 +66,7 @@ def chat(model: Model = "", system: System = "", parameter: Settable = None) -> 
     with _services() as (runner, service):
         while message := _read_line():
             question = Question(message, history, model, system, conversation_id, parameters)
-            answer = runner.run(_answer(service, question))
+            answer = _run(runner, _answer(service, question))
             history = (*history, Message("user", message), Message("assistant", answer))
 
 
@@ -84,6 +86,27 @@ async def _answer(service: Chat, question: Question) -> str:
             )
             return event.text
     return ""
+
+
+def _run(runner: asyncio.Runner, answer: Coroutine[Any, Any, str]) -> str:
+    """Run it until it ends or Ctrl-C is pressed; asyncio.Runner forgets one that is pressed as it ends."""
+    loop = runner.get_loop()
+    task = loop.create_task(answer)
+    pressed = threading.Event()
+
+    def on_interrupt(*_: object) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        return loop.run_until_complete(task)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed.is_set():
+            raise KeyboardInterrupt
 
 
 def _read_line() -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 import shutil
 from collections import namedtuple
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -160,6 +164,36 @@ async def test_a_full_disk_is_told_before_and_meanwhile(
 
     assert "Delete a model" in str(full.value)
     assert models.downloads.of("transformers/" + NAME).state == "failed"  # type: ignore[union-attr]
+
+
+async def test_a_disk_that_fills_up_meanwhile_keeps_what_came(
+    models: Models, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.file_download as client
+
+    real = client.http_get
+
+    def until_full(url: str, temp_file: Any, **options: Any) -> None:
+        def write(data: bytes) -> int:
+            if temp_file.tell() >= 2 * CHUNK:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return int(temp_file.write(data))
+
+        disk = Mock(wraps=temp_file)
+        disk.write = write
+        real(url, disk, **options)
+
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
+    monkeypatch.setattr(client, "http_get", until_full)
+    with pytest.raises(ProviderError, match="disk") as full:
+        await fetched(models)
+    assert full.value.hint is not None
+    assert not (models.settings.data_dir / "models" / NAME).exists()
+    monkeypatch.setattr(client, "http_get", real)
+    await fetched(models)
+
+    assert [asked for asked in hub.ranges if asked.startswith("model.safetensors")][-1].endswith(f"={2 * CHUNK}-")
+    assert (await models.load(NAME)).loaded
 
 
 async def test_what_the_hub_does_not_have_and_a_hub_that_is_gone(models: Models, hub: Hub) -> None:
