@@ -33,6 +33,7 @@ from providers.loading import (
     load_weights,
     make_plan,
     measuring,
+    not_loadable,
     out_of_memory,
 )
 from providers.local_folders import ModelFolder
@@ -105,7 +106,7 @@ class LocalModel:
         self._weights = object()
         limits = limits or EngineLimits()
         self._lookup = limits.prompt_lookup
-        self._engine = _engine_for(self._model, plan.device, folder.path.name, limits, bool(self._sight))
+        self._engine = _engine_for(self._model, plan.device, folder, limits, bool(self._sight))
         self.info = LoadedModel(
             name=name,
             device=plan.device,
@@ -271,7 +272,9 @@ class LocalModel:
             ) from error
 
 
-def _engine_for(model: Any, device: str, name: str, limits: EngineLimits, sees: bool) -> BatchEngine | GenerateEngine:
+def _engine_for(
+    model: Any, device: str, folder: ModelFolder, limits: EngineLimits, sees: bool
+) -> BatchEngine | GenerateEngine:
     budget = int(CONVERSATIONS_SHARE * memory_of(device).available_bytes)
     if sees:  # Its eyes may have more layers than what writes; and the same tokens may stand for other pictures.
         return GenerateEngine([model, model.get_decoder()], 0, limits.parallel, limits.waiting)
@@ -279,7 +282,9 @@ def _engine_for(model: Any, device: str, name: str, limits: EngineLimits, sees: 
         with torch.inference_mode():
             token_bytes = takes_packs(model, model.config.get_text_config(decoder=True))
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise out_of_memory(name) from error
+        raise out_of_memory(folder.path.name) from error
+    except Exception as error:
+        raise not_loadable(folder, error) from error
     if token_bytes:
         return BatchEngine(token_bytes, budget, limits.batched, limits.waiting)
     return GenerateEngine([model], budget, limits.parallel, limits.waiting)

@@ -6,8 +6,8 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,21 +143,68 @@ async def test_what_left_comes_back_when_the_new_one_cannot_be_loaded(
     assert loaded(models) == {"tiny"}
 
 
-async def test_a_model_that_fails_at_its_first_token_leaves_the_others_answering(
+async def test_weights_of_another_shape_leave_the_others_answering(
     models: Models, models_dir: Path, tmp_path: Path
 ) -> None:
-    bad = models_dir / "fails-at-once"
+    bad = models_dir / "other-shape"
     shutil.copytree(models_dir / "tiny", bad)
-    change_config(bad, head_dim=32)  # Its weights have another shape.
+    change_config(bad, head_dim=32)
+    await refused_while_tiny_answers(models, "other-shape", tmp_path)
+    shutil.rmtree(bad)
+
+
+async def test_a_model_whose_first_token_fails_in_the_load_leaves_the_others_answering(
+    models: Models, tmp_path: Path
+) -> None:
+    await models.load("tiny")
+    with every_forward_failing(), pytest.raises(ModelNotFound, match="cannot be loaded: the kernel is broken"):
+        await models.load("other")
+    assert loaded(models) == {"tiny"}
+    await refused_while_tiny_answers(models, "no such model", tmp_path)
+
+
+async def test_a_model_whose_first_token_fails_in_a_chat_leaves_the_others_answering(
+    models: Models, tmp_path: Path
+) -> None:
+    await models.load("other")
+    broken = models.provider("transformers")._resident["other"]._model  # type: ignore[attr-defined]
+    hook = broken.get_input_embeddings().register_forward_pre_hook(fail)
+    await refused_while_tiny_answers(models, "other", tmp_path)
+    hook.remove()
+
     database = Database(tmp_path)
+    assert await complete(Chat(models, database).stream(Question("Hello", model="other", parameters=SHORT)))
+    await database.aclose()
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("the kernel is broken")
+
+
+@contextmanager
+def every_forward_failing() -> Iterator[None]:
+    """Let whatever is computed in this process fail."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    hook = register_module_forward_pre_hook(fail)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+async def refused_while_tiny_answers(models: Models, bad: str, folder: Path) -> None:
+    """Check that one model answers before and after another ended with a sentence."""
+    database = Database(folder)
     chat = Chat(models, database)
-    await complete(chat.stream(Question("Hello", model="tiny", parameters=SHORT)))
+    good = Question("Hello", model="tiny", parameters=SHORT)
+    before = await complete(chat.stream(good))
     with pytest.raises(ProviderError) as failed:
-        await complete(chat.stream(Question("Hello", model="fails-at-once", parameters=SHORT)))
+        await complete(chat.stream(Question("Hello", model=bad, parameters=SHORT)))
 
     assert str(failed.value.message).endswith(".")
-    assert await complete(chat.stream(Question("Hello", model="tiny", parameters=SHORT)))
-    shutil.rmtree(bad)
+    again = await complete(chat.stream(replace(good, turn_id="again")))
+    assert again.text == before.text
     await database.aclose()
 
 
