@@ -23,7 +23,7 @@ from components.api_shapes import (
     model_row,
     predictions,
 )
-from components.errors import for_page
+from components.errors import ErrorsForPage
 from components.streaming import with_pings
 from components.texts import language_of
 from core.chat import Answer, Chat, Question, complete
@@ -97,7 +97,7 @@ class PublicApi:
         that many likeliest tokens at each place; `cost_usd` is told where the model's price is known.
         """
         language = language_of(request)
-        try:
+        with ErrorsForPage(request):
             question = Question(
                 message=named_text("message", message),
                 history=_history(history),
@@ -126,8 +126,6 @@ class PublicApi:
             )
             async for event in with_pings(self.chats.stream(question)):
                 yield chat_event(event, language)
-        except Exception as error:
-            raise for_page(error, language) from None
 
     async def predict(
         self,
@@ -154,7 +152,7 @@ class PublicApi:
         `max_length` counts the tokens of prompt and answer, `max_tokens` those of the answer; give one of them.
         `num_return_sequences` (1 to 8) answers are drawn with the seeds seed, seed+1, ...
         """
-        try:
+        with ErrorsForPage(request):
             count = parse_number(SEQUENCES, num_return_sequences)
             if max_length is not None and max_tokens is not None:
                 raise InvalidRequest(say("Give either max_length or max_tokens, not both."))
@@ -185,8 +183,6 @@ class PublicApi:
             if length is not None:
                 question = await self._within_length(question, int(length))
             return predictions(await self._draw(question, int(count or 1)), language_of(request))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def list_models(self, request: gr.Request | None = None) -> list[ModelRow]:
         """List the models that can be asked now, with their size, context length and what they take."""
@@ -194,10 +190,8 @@ class PublicApi:
 
     async def current_model(self, request: gr.Request | None = None) -> ModelRow:
         """Describe the model that answers this session when a call names none."""
-        try:
+        with ErrorsForPage(request):
             return self._row(await self._models(request).find(self._model("", request)))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def set_model(self, model: str, request: gr.Request | None = None) -> ModelRow:
         """Load a model and let it answer this session from now on; return it with its measured memory.
@@ -205,23 +199,19 @@ class PublicApi:
         `model` is an id from /list_models, a folder on the server's machine, or a Hugging Face id, which is downloaded.
         If it cannot be loaded, the model before stays.
         """
-        try:
+        with ErrorsForPage(request):
             row = self._row(await self._models(request).load(named_text("model", model), fetch=True))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
         self.sessions.choose(session_of(request), row["id"])
         return row
 
     async def count_tokens(self, text: str, model: str = "", request: gr.Request | None = None) -> TokenCount:
         """Count the tokens of a prompt that holds this one message, chat template included."""
-        try:
+        with ErrorsForPage(request):
             models = self._models(request)
             model_id = models.full_id(self._model(model, request))
             info = await models.load(model_id)
             provider, name = models.split(model_id)
             tokens = await provider.count_tokens([Message("user", named_text("text", text))], name)
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
         return {"tokens": tokens, "exact": info.capabilities.exact_token_count, "model": model_id}
 
     def _row(self, info: ModelInfo) -> ModelRow:

@@ -26,7 +26,7 @@ from components.api_models_shapes import (
     machine_row,
     memory_row,
 )
-from components.errors import for_page
+from components.errors import ErrorsForPage
 from components.texts import language_of
 from core.load_options import parse_options
 from core.models import Models
@@ -74,13 +74,11 @@ class ModelsApi:
         `fit` is "fits", "tight" or "does_not_fit"; `suggestion` says what would fit instead, `reason` why these options
         were chosen.
         """
-        try:
+        with ErrorsForPage(request):
             options = parse_options(device, precision, quantization, context_length)
             return memory_row(
                 await self._models(request).estimate(named_text("model", model), options), language_of(request)
             )
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def load_model(  # type: ignore[misc]  # Gradio documents the type of one event.
         self,
@@ -100,7 +98,7 @@ class ModelsApi:
         none, int8 or nf4. What does not fit is refused with the figures, unless `force`. If it fails, what was loaded
         before still answers.
         """
-        try:
+        with ErrorsForPage(request):
             models = self._models(request)
             check_may_manage(models.settings)
             options = parse_options(device, precision, quantization, context_length, attention)
@@ -117,23 +115,17 @@ class ModelsApi:
                 "seconds": round(time.monotonic() - start, 1),
                 "loaded": loaded_row(model_id, loaded, models.speeds, language_of(request)) if loaded else None,
             }
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def unload_model(self, model: str, request: gr.Request | None = None) -> list[LoadedRow]:
         """Free a model's memory, unless it is answering; return what is still loaded."""
-        try:
+        with ErrorsForPage(request):
             await self._models(request).unload(named_text("model", model))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
         return await self.loaded_models(request)
 
     async def cancel_model(self, model: str, request: gr.Request | None = None) -> list[LoadedRow]:
         """End the loading or the download of a model; what was downloaded is kept for the next time."""
-        try:
+        with ErrorsForPage(request):
             self._models(request).cancel(named_text("model", model))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
         return await self.loaded_models(request)
 
     async def download_model(self, model: str, request: gr.Request | None = None) -> DownloadEvent:  # type: ignore[misc]
@@ -142,27 +134,21 @@ class ModelsApi:
         It goes on when the caller leaves, and one that was cut off goes on from where it was. The last event has the
         state "done".
         """
-        try:
+        with ErrorsForPage(request):
             async with aclosing(self._models(request).download(named_text("model", model))) as states:
                 async for state in states:
                     yield download_event(state)
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def delete_model(self, model: str, request: gr.Request | None = None) -> list[LoadedRow]:
         """Delete a model in simpleIA's folder or in the Hugging Face cache from the disk."""
-        try:
+        with ErrorsForPage(request):
             await self._models(request).delete(named_text("model", model))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
         return await self.loaded_models(request)
 
     async def make_default(self, model: str, request: gr.Request | None = None) -> str:
         """Let a model answer where none is named, from now on and after a restart; return its id."""
-        try:
+        with ErrorsForPage(request):
             return await self._models(request).make_default(named_text("model", model))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def loaded_models(self, request: gr.Request | None = None) -> list[LoadedRow]:
         """List the models in memory, with what each was estimated and measured to take, and its last speed."""
@@ -180,11 +166,9 @@ class ModelsApi:
 
     async def search_hub(self, words: str, request: gr.Request | None = None) -> list[CatalogueRow]:
         """Search the Hugging Face Hub for models of text with safetensors weights, the most downloaded first."""
-        try:
+        with ErrorsForPage(request):
             found = await self._models(request).search(named_text("words", words))
             return [catalogue_row(entry, language_of(request)) for entry in found]
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def resources(self, request: gr.Request | None = None) -> MachineRow:
         """Measure the machine now: processor, memory within the container's limits, GPUs, disk."""

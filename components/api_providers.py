@@ -11,8 +11,7 @@ import gradio as gr
 
 from components.api import named_text, session_of
 from components.api_shapes import Embeddings, ProviderRow
-from components.errors import for_page
-from components.texts import language_of
+from components.errors import ErrorsForPage
 from core.errors import InvalidRequest, NotFound
 from core.models import Models
 from core.sessions import SessionModels
@@ -45,24 +44,20 @@ class ProvidersApi:
 
         Of the key, only its last four characters are ever shown again.
         """
-        try:
+        with ErrorsForPage(request):
             info = self._provider(provider)
             self.models.session_keys.keep(session_of(request), info, named_text("key", key))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
         return self._row(info, request)
 
     async def forget_key(self, provider: str = "", request: gr.Request | None = None) -> list[ProviderRow]:
         """Forget the key of one provider, or all keys of this session."""
-        try:
+        with ErrorsForPage(request):
             self.models.session_keys.forget(session_of(request), self._provider(provider).key if provider else "")
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
         return await self.list_providers(request)
 
     async def embed(self, texts: list[str], model: str = "", request: gr.Request | None = None) -> Embeddings:
         """Return the embedding of each text, a list of numbers, from a model that gives embeddings."""
-        try:
+        with ErrorsForPage(request):
             if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
                 raise InvalidRequest(say("texts must be a list of texts, none of them empty."))
             if len(texts) > MAX_TEXTS or sum(map(len, texts)) > MAX_CHARACTERS:
@@ -76,8 +71,6 @@ class ProvidersApi:
             models = self.models.for_session(session_of(request))
             model_id = models.full_id(named_text("model", model) or self.sessions.chosen(session_of(request)))
             rows = await models.embed(texts, model_id)
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
         return {"embeddings": [list(row) for row in rows], "model": model_id}
 
     def _provider(self, name: Any) -> ProviderInfo:

@@ -18,7 +18,7 @@ from components.api_workshop_shapes import (
     feedback_row,
     run_row,
 )
-from components.errors import for_page
+from components.errors import ErrorsForPage
 from components.files import offer, read_upload
 from components.texts import language_of
 from core.errors import InvalidRequest
@@ -77,7 +77,7 @@ class WorkshopApi:
         `turn_id` came with the answer's `done` event. `rating` is "up" or "down", `correction` the answer you wanted.
         What is not given stays as it was said before; an empty text takes it back.
         """
-        try:
+        with ErrorsForPage(request):
             opinion = Opinion(
                 _optional_text("rating", rating),
                 _optional_text("comment", comment),
@@ -86,8 +86,6 @@ class WorkshopApi:
             )
             turn = named_text("turn_id", turn_id)
             return feedback_row(await self.workshop.feedback.submit(self._user(request), turn, opinion))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def list_feedback(
         self,
@@ -99,23 +97,19 @@ class WorkshopApi:
         request: gr.Request | None = None,
     ) -> list[FeedbackRow]:
         """List your feedback, newest first. `kind` is "up", "down" or "corrected"; `words` occur in its texts."""
-        try:
+        with ErrorsForPage(request):
             count, start = int(parse_number(LIMIT, limit) or 0), int(parse_number(OFFSET, offset) or 0)
             wanted = _filter(kind, model, words)
             rows = await self.workshop.feedback.list(self._user(request), wanted, count, start)
             return [feedback_row(row) for row in rows]
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def export_feedback(
         self, kind: str = "", model: str = "", words: str = "", request: gr.Request | None = None
     ) -> UploadedFile:
         """Export your feedback with its conversations as a JSON Lines file; takes what /list_feedback takes."""
-        try:
+        with ErrorsForPage(request):
             rows = await self.workshop.feedback.list(self._user(request), _filter(kind, model, words), ALL)
             return offer("".join(to_lines(rows)).encode("utf-8"), "feedback.jsonl")  # type: ignore[return-value]
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def build_dataset(
         self,
@@ -130,7 +124,7 @@ class WorkshopApi:
 
         Rows that occur twice are dropped; a tenth of the conversations is held out to measure with.
         """
-        try:
+        with ErrorsForPage(request):
             dataset = await self.workshop.datasets.build(
                 self._user(request),
                 named_text("name", name),
@@ -138,8 +132,6 @@ class WorkshopApi:
                 _yes_or_no("include_thumbs_up", include_thumbs_up),
             )
             return dataset_row(dataset, language_of(request))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def import_dataset(
         self,
@@ -153,14 +145,12 @@ class WorkshopApi:
         JSON Lines of {"prompt", "completion"} or {"messages"}, or plain lines of text. Rows that cannot be read are
         reported with their number and left out.
         """
-        try:
+        with ErrorsForPage(request):
             if (file is None) == (not content):
                 raise InvalidRequest(say("Give either file or content."))
             data = named_text("content", content).encode("utf-8", "replace") if file is None else read_upload(file)
             dataset = await self.workshop.datasets.import_file(self._user(request), named_text("name", name), data)
             return dataset_row(dataset, language_of(request))
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def preview_dataset(
         self,
@@ -171,23 +161,19 @@ class WorkshopApi:
         request: gr.Request | None = None,
     ) -> DatasetPreview:
         """Show the first rows as `model` sees them, what of them it learns, and how long all rows are in its tokens."""
-        try:
+        with ErrorsForPage(request):
             longest = int(parse_number(SPECS["max_length"], max_length) or 0)
             sample = int(parse_number(SAMPLE, rows) or 0)
             user, dataset = self._user(request), named_text("dataset_id", dataset_id)
             return dataset_preview(
                 await self.workshop.preview(user, dataset, named_text("model", model), longest, sample)
             )
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def list_datasets(self, request: gr.Request | None = None) -> list[DatasetRow]:
         """List your datasets, newest first."""
-        try:
+        with ErrorsForPage(request):
             language = language_of(request)
             return [dataset_row(row, language) for row in await self.workshop.datasets.list(self._user(request))]
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def start_training(
         self,
@@ -204,7 +190,7 @@ class WorkshopApi:
         when it is read again), batch_size, max_length, replay (the share of rows that are the model's own answers,
         which keep it from forgetting) and seed. Follow it with /training_status.
         """
-        try:
+        with ErrorsForPage(request):
             user = self._user(request)
             run = await self.workshop.runs.start(
                 user,
@@ -215,40 +201,30 @@ class WorkshopApi:
                 named_text("name", name)[:40],
             )
             return await self._status(user, run.id, request)
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def training_status(self, run_id: str, request: gr.Request | None = None) -> RunRow:
         """Say how far a run is: state, step, loss, ETA in seconds, tokens/s, the curves, and the tuned model's id."""
-        try:
+        with ErrorsForPage(request):
             return await self._status(self._user(request), named_text("run_id", run_id), request)
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def stop_training(self, run_id: str, request: gr.Request | None = None) -> RunRow:
         """End a run after the step it is in. What it has learnt is kept, can be used, and can be resumed."""
-        try:
+        with ErrorsForPage(request):
             run = await self.workshop.runs.stop(self._user(request), named_text("run_id", run_id))
             return await self._status(self._user(request), run.id, request)
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def resume_training(self, run_id: str, request: gr.Request | None = None) -> RunRow:
         """Go on with a run that was stopped, failed or cut off, from its last whole checkpoint."""
-        try:
+        with ErrorsForPage(request):
             run = await self.workshop.runs.resume(self._user(request), named_text("run_id", run_id))
             return await self._status(self._user(request), run.id, request)
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     async def list_runs(self, request: gr.Request | None = None) -> list[RunRow]:
         """List your runs, newest first."""
-        try:
+        with ErrorsForPage(request):
             user = self._user(request)
             runs = await self.workshop.runs.list(user)
             return [await self._status(user, run.id, request) for run in runs]
-        except Exception as error:
-            raise for_page(error, language_of(request)) from None
 
     def _user(self, request: gr.Request | None) -> User:
         return current_user(self.models.settings, session_of(request))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from types import TracebackType
 
 import gradio as gr
 
-from components.texts import in_language, text
+from components.texts import in_language, language_of, text
 from core.errors import RequestRefused
 from core.feedback_files import RowError
 from providers.errors import ProviderError
@@ -28,6 +29,22 @@ def error_sentence(error: Exception, language: str = "en") -> str:
 def for_page(error: Exception, language: str = "en") -> gr.Error:
     """Return the error that Gradio shows on the page and sends to API clients."""
     return gr.Error(error_sentence(error, language), print_exception=False)
+
+
+class ErrorsForPage:
+    """What goes wrong inside is told to the caller of an endpoint, in the language of the request."""
+
+    def __init__(self, request: gr.Request | None) -> None:
+        self._language = language_of(request)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            raise for_page(error, self._language) from None
 
 
 def row_errors(errors: Sequence[RowError], language: str, most: int = 5) -> str:
