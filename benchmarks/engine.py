@@ -1,8 +1,8 @@
-"""The engine with one person and with eight, against bare `generate` and against itself without what it adds.
+"""The engine with one person and with eight: against bare `generate`, itself without what it adds, and other engines.
 
-Run as `python -m benchmarks.engine`, or with `--part one`, `eight`, `turns`, `stop`. Everything runs on one core, in
-turns; random weights of SmolLM2-135M's dimensions. With `--clock cpu`, seconds are those that this process computed: on
-a busy machine, what other programs take is left out.
+Run as `python -m benchmarks.engine`, or with `--part` and one of one, eight, turns, stop, serve, llama, pages. All of
+it runs on the same cores, in turns; random weights of SmolLM2-135M's dimensions. With `--clock cpu`, seconds are those
+that this process computed: on a busy machine, what other programs take is left out (not for other engines and pages).
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,25 +26,37 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks import report
+from benchmarks.four_pages import PEOPLE as FOUR
+from benchmarks.four_pages import first_texts
+from benchmarks.page import chromium
 from benchmarks.random_model import question, random_model, tokens_in
 from benchmarks.report import Spread
+from benchmarks.rivals import llama_client, random_llama, serve_client
+from benchmarks.servers import Server, ask, simpleia
 from core.settings import Settings
+from providers.base import Provider
+from providers.loading import PRECISION_NAMES, SHORT_NAMES
+from providers.openai import OpenAIProvider
 from providers.transformers_local import TransformersProvider
 from providers.types import PRECISIONS, ChatRequest, Finished, LoadOptions, Message, Parameters, TextDelta
 
 PEOPLE = 8
 WORDS = 110
+STORY = "Tell me a long story about a lighthouse. " * 6
 TOKENS = 48
 HISTORY_WORDS, NEW_WORDS = 1880, 38
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 GOALS = {
     "single_tps_ratio": ">= 0.95",
     "single_first_token_ratio": "<= 1.10",
+    "serve_first_token_ratio": "<= 1.0",
     "eight_tps_ratio": ">= 4",
+    "eight_vs_llama_cpp_ratio": ">= 1.4",
     "turn20_first_token_ratio": "<= 0.1",
     "fairness": "<= 1.5",
     "reuse_identical": "1",
     "stop_seconds": "<= 1",
+    "four_pages_first_text_seconds": "<= 3",
 }
 
 
@@ -63,8 +77,15 @@ class Told:
 class Bench:
     """One model in memory at the provider, and again for bare `generate`."""
 
+    serve: OpenAIProvider | None = None
+    llama: OpenAIProvider | None = None
+    server: Server | None = None
+    shared = ""  # The model of llama.cpp's file, at the provider.
+
     def __init__(self, provider: TransformersProvider, name: str, precision: str, clock: Callable[[], float]) -> None:
         self.provider, self.name, self.clock = provider, name, clock
+        self.precision = SHORT_NAMES[precision]
+        self.exits = AsyncExitStack()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
         self._bare: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, precision)).eval()
 
@@ -100,12 +121,37 @@ class Bench:
         text = self._tokenizer.decode(output[0, prompt["input_ids"].shape[1] :])
         return Told(clock.times[0] - start, clock.times[-1] - start, text)
 
+    async def open(self, client: AbstractAsyncContextManager[OpenAIProvider]) -> OpenAIProvider:
+        """Keep another engine running until everything is measured."""
+        return await self.exits.enter_async_context(client)
+
     async def idle(self) -> float:
         """Return how many seconds pass until the engine counts nobody."""
         start = time.perf_counter()
         while (figures := self.provider.engines()[self.name]).running or figures.waiting:
             await asyncio.sleep(0.002)
         return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One answer of any provider: seconds to its first piece, and its tokens."""
+
+    first: float
+    tokens: int
+
+
+async def timed(provider: Provider, model: str, text: str) -> Timed:
+    """Ask for an answer of so many tokens, greedily."""
+    request = ChatRequest(model, (Message("user", text),), Parameters(temperature=0.0, max_tokens=TOKENS))
+    start, first = time.perf_counter(), 0.0
+    async with aclosing(provider.stream(request)) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                first = first or time.perf_counter() - start
+            elif isinstance(event, Finished):
+                tokens = event.usage.completion_tokens
+    return Timed(first, tokens)
 
 
 class _Clock(BaseStreamer):
@@ -202,7 +248,54 @@ async def stop(bench: Bench, number: int) -> dict[str, float]:
     return {"stop_seconds": worst}
 
 
-PARTS = {"one": one, "eight": eight, "turns": turns, "stop": stop}
+async def serve(bench: Bench, number: int) -> dict[str, float]:
+    """One person, against `transformers serve` over its own protocol."""
+    if not bench.serve:
+        bench.serve = await bench.open(serve_client(bench.name, PRECISION_NAMES[bench.precision]))
+        await timed(bench.serve, bench.name, question(-1, WORDS))
+    first: dict[str, float] = {}
+    for way in ("serve", "ours") if number % 2 else ("ours", "serve"):
+        provider = bench.serve if way == "serve" else bench.provider
+        first[way] = (await timed(provider, bench.name, question(2 * number + (way == "ours"), WORDS))).first
+    return {"serve_first_token_ratio": first["ours"] / first["serve"], "serve_first_token_seconds": first["serve"]}
+
+
+async def llama(bench: Bench, number: int) -> dict[str, float]:
+    """Eight people at once, against llama.cpp in f16 with eight slots, with the same weights."""
+    if not bench.llama:
+        model, file = await asyncio.to_thread(random_llama, Path(bench.exits.enter_context(TemporaryDirectory())))
+        bench.llama = await bench.open(llama_client(file, PEOPLE, torch.get_num_threads()))
+        bench.shared = str(model)
+        await bench.provider.load(bench.shared, LoadOptions(device="cpu", precision=bench.precision))
+        await asyncio.gather(timed(bench.llama, "model", STORY), timed(bench.provider, bench.shared, STORY))
+    speed: dict[str, float] = {}
+    for way in ("llama", "ours") if number % 2 else ("ours", "llama"):
+        provider, name = (bench.llama, "model") if way == "llama" else (bench.provider, bench.shared)
+        start = time.perf_counter()
+        told = await asyncio.gather(
+            *(timed(provider, name, f"{way} {number} {each} {STORY}") for each in range(PEOPLE))
+        )
+        speed[way] = sum(each.tokens for each in told) / (time.perf_counter() - start)
+    return {
+        "eight_vs_llama_cpp_ratio": speed["ours"] / speed["llama"],
+        "eight_llama_cpp_tokens_per_second": speed["llama"],
+    }
+
+
+async def pages(bench: Bench, number: int) -> dict[str, float]:
+    """Four people in four Chromium pages."""
+    browser = chromium()
+    if not browser:
+        raise RuntimeError("There is no Chromium here: run `make test` once, or leave out --part pages.")
+    if not bench.server:
+        bench.server = bench.exits.enter_context(simpleia(bench.name))
+        await asyncio.to_thread(lambda server: list(ask(server, question(-1, WORDS), max_tokens=4)), bench.server)
+    questions = [question(100 * number + each, WORDS) for each in range(FOUR)]
+    waits = await asyncio.to_thread(first_texts, bench.server, browser, questions)
+    return {"four_pages_first_text_seconds": waits[-1], "four_pages_quickest_seconds": waits[0]}
+
+
+PARTS = {"one": one, "eight": eight, "turns": turns, "stop": stop, "serve": serve, "llama": llama, "pages": pages}
 
 
 async def measure(rounds: int, parts: list[str], clock: Callable[[], float], precision: str) -> dict[str, Any]:
@@ -214,12 +307,13 @@ async def measure(rounds: int, parts: list[str], clock: Callable[[], float], pre
     loaded = await provider.load(name, LoadOptions(device="cpu", precision=precision))
     bench = Bench(provider, name, loaded.precision, clock)
     measured: dict[str, list[float]] = {}
-    for part in parts:
-        for number in range(1, rounds + 1):
-            found = await PARTS[part](bench, number)
-            for key, value in found.items():
-                measured.setdefault(key, []).append(value)
-            report.progress(f"{part} {number}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
+    async with bench.exits:
+        for part in parts:
+            for number in range(1, rounds + 1):
+                found = await PARTS[part](bench, number)
+                for key, value in found.items():
+                    measured.setdefault(key, []).append(value)
+                report.progress(f"{part} {number}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
     await provider.aclose()
     spreads = {key: Spread.of(values) for key, values in measured.items()}
     worst = {"reuse_identical": min, "stop_seconds": max}
@@ -229,6 +323,7 @@ async def measure(rounds: int, parts: list[str], clock: Callable[[], float], pre
         "rounds": rounds,
         "precision": loaded.precision,
         "device": loaded.device,
+        "cores_used": torch.get_num_threads(),
         "other_programs_percent": others.percent(),
         "machine": machine,
     }
@@ -243,11 +338,14 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="which seconds to tell (%(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="weights in (%(default)s)")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else os.cpu_count() or 1
+    parser.add_argument("--cores", type=int, default=cores, help="how many cores all of it runs on (%(default)s)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    os.environ["OMP_NUM_THREADS"] = str(options.cores)  # Of the other engines.
+    torch.set_num_threads(options.cores)
     disable_progress_bar()
     result = asyncio.run(measure(options.rounds, options.part or list(PARTS), CLOCKS[options.clock], options.precision))
     table = [("", f"median [min..max] of {options.rounds} rounds", "goal")]

@@ -23,6 +23,7 @@ from openai import AsyncOpenAI
 
 from benchmarks import report
 from benchmarks.report import Spread
+from benchmarks.rivals import random_llama
 from benchmarks.scripted_server import CHUNKS
 from core.settings import ROOT, Settings
 from providers.gguf_files import GgufFile
@@ -118,7 +119,7 @@ async def cloud(rounds: int) -> dict[str, Any]:
 async def llama_cpp(rounds: int) -> dict[str, Any]:
     """Measure one chat at a time on one GGUF: through our provider, and by plain HTTP from the same server."""
     with tempfile.TemporaryDirectory() as folder:
-        file = await asyncio.to_thread(_random_gguf, Path(folder))
+        file = (await asyncio.to_thread(random_llama, Path(folder)))[1]
         engine = await start_engine(GgufFile("random", file, "folder"), LoadOptions(device="cpu"), _settings())
         runs: dict[str, list[Answer]] = {"ours": [], "server": []}
         ways: dict[str, Callable[[str], AsyncIterator[bool]]] = {
@@ -177,31 +178,6 @@ async def _timed(pieces: AsyncIterator[bool]) -> Answer:
     start = time.perf_counter()
     arrivals = [time.perf_counter() async for _ in pieces]
     return Answer(arrivals[0] - start, (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]))
-
-
-def _random_gguf(folder: Path) -> Path:
-    """Make a GGUF of SmolLM2-135M's layers with the starter's tokenizer and random weights."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    from training.export import export_gguf
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(ROOT / "models" / "starter")
-    config: Any = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    return export_gguf(folder / "model", folder / "model.gguf", "f16")
 
 
 @contextmanager

@@ -30,11 +30,20 @@ def cached_model(cache: Path, model: str) -> Path:
 
 
 @contextmanager
-def transformers_serve(model: str, cache: Path) -> Iterator[str]:
+def transformers_serve(model: str, cache: Path, *options: str) -> Iterator[str]:
     """Run it with one model, a Hugging Face cache, and no network; yield its base URL."""
     port = free_port()
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("transformers"), "serve", model, "--port", str(port), "--device", "cpu"],
+        [
+            Path(sys.executable).with_name("transformers"),
+            "serve",
+            model,
+            "--port",
+            str(port),
+            "--device",
+            "cpu",
+            *options,
+        ],
         cwd=ROOT,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache)},
         stdout=subprocess.DEVNULL,

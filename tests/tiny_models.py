@@ -72,6 +72,34 @@ def make_slow_model(folder: Path) -> Path:
     )
 
 
+def make_heavy_model(folder: Path, layers: int = 16) -> Path:
+    """Save a Llama of 0.8 billion weights, all nought, in bf16: it takes many seconds to load."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _byte_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=2048,
+        intermediate_size=5632,
+        num_hidden_layers=layers,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.device("meta"):
+        shapes = {name: weight.shape for name, weight in LlamaForCausalLM(config).named_parameters()}
+    tokenizer.save_pretrained(folder)
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(folder)
+    weights = {name: torch.zeros(shape, dtype=torch.bfloat16) for name, shape in shapes.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
 def make_plain_model(folder: Path, dialogue: bool = False) -> Path:
     """Save a GPT-2 without a chat template; `dialogue` marks it as DialoGPT's config.json does."""
     import torch

@@ -49,6 +49,13 @@ def call(http: httpx.Client, endpoint: str, body: Any, headers: dict[str, str] |
     return list(events_of(answer.text.splitlines()))
 
 
+def first_event(http: httpx.Client, endpoint: str, body: Any) -> Event:
+    """Call an endpoint and return as soon as its first event is there."""
+    call_id = start(http, endpoint, body).json()["event_id"]
+    with http.stream("GET", f"/gradio_api/call/{endpoint}/{call_id}") as answer:
+        return next(event for event in events_of(answer.iter_lines()) if event.name == "generating")
+
+
 def result(http: httpx.Client, endpoint: str, headers: dict[str, str] | None = None, /, **fields: Any) -> Any:
     """Return what an endpoint gives last."""
     event = call(http, endpoint, fields, headers)[-1]

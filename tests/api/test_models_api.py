@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ import httpx
 import pytest
 from gradio_client import Client
 
-from tests.api.raw_calls import refusal, result
+from tests.api.raw_calls import first_event, refusal, result
+from tests.tiny_models import make_heavy_model
 
 CPU = {"device": "cpu"}
 
@@ -101,6 +103,38 @@ def test_others_are_answered_while_a_model_is_loaded(client: Client, http: httpx
         loading.result()
 
     assert slowest < 2  # On a machine that runs other tests too; alone it is a few milliseconds.
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_during_a_long_load_others_are_answered_within_300_ms(
+    client: Client, http: httpx.Client, models_dir: Path, app_url: str
+) -> None:
+    heavy = make_heavy_model(models_dir / "heavy")
+    word = {"message": "Hello", "model": "tiny", "max_tokens": 2}
+    result(http, "predict", prompt="Hello", model="tiny", max_tokens=2)
+    waits: dict[str, list[float]] = {"page": [], "chat": [], "models": []}
+    with ThreadPoolExecutor(1) as thread:
+        start = time.monotonic()
+        loading = thread.submit(load, client, "heavy", quantization="int8")
+        while not loading.done():
+            for name, ask in {
+                "page": lambda: http.get("/").raise_for_status(),
+                "chat": lambda: first_event(http, "chat", word),
+                "models": lambda: result(http, "loaded_models"),
+            }.items():
+                asked = time.monotonic()
+                ask()
+                waits[name].append(time.monotonic() - asked)
+        loading.result()
+        lasted = time.monotonic() - start
+    client.predict("heavy", api_name="/unload_model")
+    shutil.rmtree(heavy)
+
+    assert lasted > 10
+    for name, seconds in waits.items():
+        slowest = sorted(seconds)[int(0.95 * len(seconds))]
+        assert slowest < 0.3, (name, lasted, len(seconds), slowest, max(seconds))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""Other engines on loopback, asked as a client asks them: `transformers serve`, and llama.cpp's server."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from core.settings import ROOT, Settings
+from providers.gguf_files import GgufFile
+from providers.llama_cpp import start_engine
+from providers.openai import OpenAIProvider
+from providers.types import Endpoint, LoadOptions
+from tests.serving import transformers_serve
+from training.export import export_gguf
+
+
+@asynccontextmanager
+async def serve_client(model: str, dtype: str) -> AsyncIterator[OpenAIProvider]:
+    """Run `transformers serve` with a model folder; yield OpenAI's client for it."""
+    with tempfile.TemporaryDirectory() as cache, transformers_serve(model, Path(cache), "--dtype", dtype) as url:
+        client = OpenAIProvider(replace(Settings().for_providers(), endpoint=Endpoint("serve", "openai", url)), _alone)
+        yield client
+        await client.aclose()
+
+
+@asynccontextmanager
+async def llama_client(file: Path, slots: int, threads: int) -> AsyncIterator[OpenAIProvider]:
+    """Run llama.cpp's server with a GGUF file and so many slots; yield OpenAI's client for it."""
+    settings = replace(Settings().for_providers(), parallel_answers=slots)
+    options = LoadOptions(device="cpu", threads=threads)
+    engine = await start_engine(GgufFile(file.stem, file, "folder"), options, settings)
+    yield engine.api
+    await engine.aclose()
+
+
+def random_llama(folder: Path) -> tuple[Path, Path]:
+    """Make a model of SmolLM2-135M's layers with the starter's tokenizer and random weights, and its GGUF in f16.
+
+    llama.cpp takes no tokenizer of whole words, as that of `random_model` is.
+    """
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(ROOT / "models" / "starter")
+    config: Any = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder / "model", export_gguf(folder / "model", folder / "model.gguf", "f16")
+
+
+def _alone(name: str) -> Any:
+    raise KeyError(name)
