@@ -38,6 +38,7 @@ from components.api_providers import ProvidersApi
 from components.api_workshop import WorkshopApi
 from components.first_script import FirstScript
 from components.protection import Protection, refuse_wrong_fields
+from components.session_states import keep_sessions_lean
 from core.chat import Chat
 from core.database import Database
 from core.errors import RequestRefused
@@ -52,7 +53,7 @@ gc.enable()
 
 MAX_THREADS = 200
 MAX_WAITING = 200
-IDLE_POLL_SECONDS = 0.015
+IDLE_POLL_SECONDS = 0.03
 PROGRESS_POLL_SECONDS = 0.1
 
 log = logging.getLogger("simpleia")
@@ -103,6 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
         ssr_mode=False,
         footer_links=["api"],
     )
+    keep_sessions_lean(demo)
     refuse_wrong_fields(app)
     return app
 

@@ -22,7 +22,7 @@ from providers.kept_prefixes import KeptPrefixes, common_length
 from providers.packed_attention import GROWTH, TokenCache, Work, forward
 from providers.types import EngineFigures
 
-STEP_SECONDS = 0.4
+STEP_SECONDS, STEP_SECONDS_ALONE = 0.4, 1.0  # More pieces of a prompt take longer in all; fewer let others wait.
 FIRST_CHUNK, LEAST_CHUNK, MOST_CHUNK = 512, 32, 2048  # tokens of prompts in one step
 LINGER_SECONDS = 2.0
 SHARED = 64  # tokens; who begins like a prompt that is being read by so many more waits for it
@@ -195,7 +195,8 @@ class BatchEngine:
         wait for long ones, and no long one waits for ever.
         """
         reading = [row for row in self._running if row.left > 1]
-        rest = min(max(int(STEP_SECONDS / self._seconds_a_token), LEAST_CHUNK), MOST_CHUNK)
+        seconds = STEP_SECONDS if len(self._running) > 1 else STEP_SECONDS_ALONE
+        rest = min(max(int(seconds / self._seconds_a_token), LEAST_CHUNK), MOST_CHUNK)
         shares: Counter[Row] = Counter()
         for row, most in (
             *((row, rest // 2) for row in reading[:1]),
