@@ -53,7 +53,7 @@ gc.enable()
 
 MAX_THREADS = 200
 MAX_WAITING = 200
-IDLE_POLL_SECONDS = 0.03
+IDLE_POLL_SECONDS = 0.015
 PROGRESS_POLL_SECONDS = 0.1
 
 log = logging.getLogger("simpleia")
