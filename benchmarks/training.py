@@ -30,7 +30,7 @@ from training.run_folder import RunFolder, Spec
 from training.runs import ENVIRONMENT
 
 STARTER = ROOT / "models" / "starter"
-RECIPE = Recipe(epochs=6, replay=0, learning_rate=1e-3)
+RECIPE = Recipe(epochs=6, replay=0, word_dropout=0, learning_rate=1e-3)
 ROWS = 120
 QUESTIONS = 40
 GOALS = {"training_tps_ratio": ">= 0.97", "chat_p95_ratio": "<= 2"}
