@@ -8,9 +8,12 @@ BIN := $(VENV)/bin
 run: $(VENV)/.runtime
 	$(BIN)/python app.py
 
+# Most tests wait for something half of the time, so as many files as there are cores are tested at once.
+BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 # Playwright keeps an event loop running in its thread, so the browser tests have a process of their own.
 test: check
-	$(BIN)/python -m pytest --ignore tests/browser
+	$(BIN)/python -m pytest $(BESIDE) --ignore tests/browser
 	$(BIN)/python -m pytest tests/browser
 
 test-long: $(VENV)/.development $(VENV)/.chromium

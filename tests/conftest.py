@@ -29,6 +29,14 @@ from tests.tiny_models import make_chat_model, make_plain_model, make_slow_model
 BUNDLED = ROOT / "models"
 
 
+def pytest_configure() -> None:
+    """Where several processes test, let each compute on one core: threads that wait for others' cores spin in vain."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
+
+
 class NetworkReached(OSError):
     """A test reached for a host that is not this machine."""
 
