@@ -233,7 +233,7 @@ def test_an_error_in_one_answer_leaves_the_others_unharmed(
     take = AnswerWriter.take
 
     def breaks(writer: AnswerWriter, token: int) -> bool:
-        if writer._text._stop[:1] == ("never",) and writer.tokens + 1 == at:
+        if writer._text._stop._stop[:1] == ("never",) and writer.tokens + 1 == at:
             raise RuntimeError("a bug")
         return take(writer, token)
 
