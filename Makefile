@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 run: $(VENV)/.runtime
 	$(BIN)/python app.py
 
-# Most tests wait for something half of the time, so as many files as there are cores are tested at once.
+# Most tests wait for something half of the time, so as many files as there are cores are tested at once. Runs of
+# fine-tuning give way to everybody, so those that train come alone.
 BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Playwright keeps an event loop running in its thread, so the browser tests have a process of their own.
 test: check
-	$(BIN)/python -m pytest $(BESIDE) --ignore tests/browser
+	$(BIN)/python -m pytest --ignore tests/browser -m "not long and not trains" $(BESIDE)
+	$(BIN)/python -m pytest --ignore tests/browser -m "not long and trains"
 	$(BIN)/python -m pytest tests/browser
 
 test-long: $(VENV)/.development $(VENV)/.chromium

@@ -406,6 +406,7 @@ def test_what_cannot_be_trained_is_a_sentence_and_no_run(simpleia: Command, data
     assert simpleia("runs", "list").out == ""
 
 
+@pytest.mark.trains
 def test_a_model_is_trained_shown_and_asked(simpleia: Command, tmp_path: Path) -> None:
     dataset_id = imported(simpleia, tmp_path)
     settings = ("--set", "epochs=1", "--set", "replay=0", "--set", "learning_rate=0.01", "--set", "batch_size=2")

@@ -11,6 +11,8 @@ import pytest
 from core.settings import ROOT
 from tests.conftest import free_port, serving_in_child, wait_for_page
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.mark.timeout(420)
 def test_the_loop_teaches_the_bundled_model_what_was_corrected(tmp_path: Path) -> None:

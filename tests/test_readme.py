@@ -22,6 +22,7 @@ def examples(readme: Path) -> list[str]:
     return [block for block in EXAMPLE.findall(readme.read_text(encoding="utf-8")) if f'Client("{ADDRESS}")' in block]
 
 
+@pytest.mark.trains
 @pytest.mark.timeout(400)  # One of them trains.
 @pytest.mark.parametrize("name", ["README.md", "README.es.md"])
 def test_the_api_example_runs(name: str, app_url: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from importlib.metadata import PackageNotFoundError, distribution, distributions, packages_distributions
 from pathlib import Path
 
+import pytest
 from gradio_client import Client
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -14,6 +15,7 @@ from core.settings import ROOT
 from tests.conftest import free_port, serving_in_child, wait_for_page
 
 
+@pytest.mark.trains
 def test_chat_feedback_and_training_need_nothing_of_the_tests(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"

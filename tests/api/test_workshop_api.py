@@ -454,6 +454,7 @@ def test_refusals_come_in_the_persons_language(app_url: str, connect: Callable[.
     assert "filas" in report["warnings"][0]
 
 
+@pytest.mark.trains
 def test_a_run_trains_and_its_model_answers_beside_its_base(client: Client) -> None:
     before = ask(client, "Say a.")["text"]
     made = client.predict(content=lines(ROWS[:6]), api_name="/import_dataset")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import pytest
 
 from core.settings import Settings
 from core.users import LOCAL
@@ -21,6 +22,8 @@ from tests.conftest import free_port, serving_in_child, wait_for_page
 from tests.tiny_models import make_chat_model
 from tests.training.conftest import RECIPE, ROWS, Bench, bench, watched
 from training.run_folder import RunFolder
+
+pytestmark = pytest.mark.trains
 
 __all__ = ["bench"]
 

@@ -22,6 +22,8 @@ from tests.training.conftest import RECIPE, Bench
 from training.recipes import Recipe
 from training.train import train
 
+pytestmark = pytest.mark.trains
+
 GREEDY = Parameters(max_tokens=20, temperature=0)
 
 
