@@ -15,6 +15,15 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
+SMOLLM2_135M: dict[str, Any] = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
 VOCABULARY = 49_152
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 ROLES = ("system", "user", "assistant")
@@ -62,13 +71,7 @@ def _make(folder: Path) -> None:
 
     config: Any = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
+        **SMOLLM2_135M,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.random_model import SMOLLM2_135M
 from core.settings import ROOT, Settings
 from providers.gguf_files import GgufFile
 from providers.llama_cpp import start_engine
@@ -47,13 +48,7 @@ def random_llama(folder: Path) -> tuple[Path, Path]:
     tokenizer: Any = AutoTokenizer.from_pretrained(ROOT / "models" / "starter")
     config: Any = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
+        **SMOLLM2_135M,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -72,7 +72,7 @@ def make_slow_model(folder: Path) -> Path:
     )
 
 
-def make_heavy_model(folder: Path, layers: int = 16) -> Path:
+def make_heavy_model(folder: Path) -> Path:
     """Save a Llama of 0.8 billion weights, all nought, in bf16: it takes many seconds to load."""
     import torch
     from safetensors.torch import save_file
@@ -83,7 +83,7 @@ def make_heavy_model(folder: Path, layers: int = 16) -> Path:
         vocab_size=len(tokenizer),
         hidden_size=2048,
         intermediate_size=5632,
-        num_hidden_layers=layers,
+        num_hidden_layers=16,
         num_attention_heads=32,
         num_key_value_heads=8,
         bos_token_id=tokenizer.bos_token_id,

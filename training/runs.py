@@ -259,8 +259,9 @@ class Runs:
 
 def _begin(folder: RunFolder) -> subprocess.Popen[bytes]:
     """Start the run's process in a session of its own, without the server's keys."""
-    inherited = {name: value for name, value in os.environ.items() if not SECRETS.search(name)}
-    environment = {name: value for name, value in inherited.items() if name not in OF_THE_SERVER}
+    environment = {
+        name: value for name, value in os.environ.items() if not SECRETS.search(name) and name not in OF_THE_SERVER
+    }
     with folder.log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "training.worker", str(folder.path.resolve())],
