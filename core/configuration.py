@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from core.load_options import WrittenOptions
 from core.model_entries import ModelEntry
 from providers.catalog import PROTOCOLS, PROVIDERS
 from providers.types import Endpoint, Pool
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
-MODEL_ID = r"^[a-z0-9][a-z0-9._-]{0,39}/.{1,200}$"
+MODEL_ID = r"^[a-z0-9][a-z0-9._-]{0,39}/.{1,1000}$"
 
 # Which variables hold the key of each vendor; the first that is set counts.
 KEY_VARIABLES: Mapping[str, tuple[str, ...]] = {
@@ -87,6 +88,7 @@ class ConfigurationFile(_Strict):
     pools: tuple[PoolEntry, ...] = ()
     gguf_folders: tuple[str, ...] = ()
     models: tuple[ModelEntry, ...] = ()
+    load_options: Mapping[Annotated[str, Field(pattern=MODEL_ID)], WrittenOptions] = {}
     selected_model: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from core.configuration import ConfigurationError, ConfigurationFile, read_file
 from core.errors import InvalidRequest, StorageFailed
+from core.load_options import chosen
 from core.model_entries import ModelEntry
 from providers.sentences import say
+from providers.types import LoadOptions
 
 
 @dataclass
@@ -41,6 +43,17 @@ class Library:
     def own(self) -> tuple[ModelEntry, ...]:
         """Return what the person wrote down."""
         return self._contents(self.file).models
+
+    def options(self, model_id: str) -> LoadOptions | None:
+        """Return how a model was loaded last; None where nothing was chosen."""
+        return self._contents(self.file).load_options.get(model_id)
+
+    def keep_options(self, model_id: str, options: LoadOptions) -> None:
+        """Keep how a model is loaded from now on. Raises InvalidRequest and StorageFailed as `select` does."""
+        if options == (self.options(model_id) or LoadOptions()):
+            return
+        kept = {name: chosen(each) for name, each in self._contents(self.file).load_options.items() if name != model_id}
+        self._change({"load_options": kept | ({model_id: chosen(options)} if chosen(options) else {})})
 
     def select(self, model_id: str) -> None:
         """Keep the default. Raises InvalidRequest for a broken file, StorageFailed where it cannot be written."""

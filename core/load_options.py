@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from core.errors import InvalidRequest
 from providers.sentences import say
@@ -43,6 +46,22 @@ def parse_options(
         quantization=quantization,
         attention=attention,
     )
+
+
+def chosen(options: LoadOptions) -> dict[str, Any]:
+    """Return the options that differ from the automatic ones, as `parse_options` takes them."""
+    automatic = asdict(LoadOptions())
+    return {name: value for name, value in asdict(options).items() if value != automatic[name]}
+
+
+def _written(value: Any) -> LoadOptions:
+    try:
+        return parse_options(**value)
+    except (InvalidRequest, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+WrittenOptions = Annotated[LoadOptions, BeforeValidator(_written)]
 
 
 def _check(name: str, value: Any, choices: tuple[str, ...]) -> None:

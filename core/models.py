@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from core.downloads import Download, Downloads
-from core.errors import InvalidRequest, NotAllowed
+from core.errors import InvalidRequest, NotAllowed, RequestRefused
 from core.hub_search import search_hub
 from core.library import Library
 from core.model_entries import ModelEntry
@@ -226,13 +226,29 @@ class Models:
         self.residency.touch(provider, name)
         if options is None and any(model.name == name for model in provider.loaded()):
             return await provider.load(name)
+        full_id = f"{provider.info.key}/{name}"
         async with self._load_turn:
-            left = await self.residency.make_room(provider, name, options, force)
+            wanted = options or self._kept_options(full_id)
+            left = await self.residency.make_room(provider, name, wanted, force)
             try:
-                return await provider.load(name, options)
+                loaded = await provider.load(name, wanted)
             except Exception:
                 await self.residency.bring_back(left)
                 raise
+            if options:
+                await self._keep_options(full_id, options)
+        return loaded
+
+    def _kept_options(self, full_id: str) -> LoadOptions | None:
+        """Return how a model was loaded last, before a restart too; its device is the environment's unless chosen."""
+        kept = self.library.options(full_id)
+        return replace(kept, device=self.settings.device) if kept and kept.device == "auto" else kept
+
+    async def _keep_options(self, full_id: str, options: LoadOptions) -> None:
+        try:
+            await asyncio.to_thread(self.library.keep_options, full_id, options)
+        except RequestRefused as error:  # The model is loaded all the same.
+            log.warning("How %s was loaded is not kept: %s", full_id, error)
 
     async def _found(self, full_id: str, fetch: bool) -> ModelInfo:
         try:
@@ -275,7 +291,7 @@ class Models:
                 provider=provider.info.key,
                 hint=say("Its service knows what it needs."),
             )
-        return await provider.estimate(name, options)
+        return await provider.estimate(name, options or self._kept_options(f"{provider.info.key}/{name}"))
 
     def known_entries(self) -> tuple[ModelEntry, ...]:
         """Return what is suggested, and before it, for the owner alone, what they wrote down: it may hold paths."""
@@ -326,6 +342,7 @@ class Models:
             raise not_ours(full_id)
         await self.unload(full_id)
         await provider.delete(name)
+        await self._keep_options(full_id, LoadOptions())
 
     async def make_default(self, model_id: str) -> str:
         """Let a model answer where none is named, from now on and after a restart; return its id."""

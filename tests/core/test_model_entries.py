@@ -52,6 +52,13 @@ def test_what_does_not_belong_together_is_refused_with_its_place(tmp_path: Path,
         read_file(tmp_path / "config.json")
 
 
+@pytest.mark.parametrize("options", [{"precision": "fp7"}, {"context_length": 1}, {"threads": 4}, []])
+def test_load_options_are_checked_as_those_of_the_page(tmp_path: Path, options: Any) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"load_options": {"transformers/starter": options}}))
+    with pytest.raises(ConfigurationError, match=r"config.json, load_options.transformers/starter"):
+        read_file(tmp_path / "config.json")
+
+
 def test_the_catalogue_says_what_a_person_must_know() -> None:
     entries = read_file(CATALOGUE).models
 

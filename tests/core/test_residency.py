@@ -17,6 +17,7 @@ import pytest
 from core.chat import Chat, Question, complete
 from core.database import Database
 from core.errors import InvalidRequest, NotAllowed
+from core.library import Library
 from core.load_options import parse_options
 from core.models import Models
 from core.settings import Settings
@@ -250,6 +251,29 @@ async def test_a_model_comes_back_as_it_was_loaded(models: Models) -> None:
     assert state.reason is not None
     assert state.measured_bytes is not None
     assert state.estimated_bytes == pytest.approx(state.memory_bytes, rel=0.05)
+
+
+async def test_after_a_restart_too_until_it_is_loaded_as_usual(models: Models, app_settings: Settings) -> None:
+    await models.load("tiny", options=LoadOptions(device="cpu", precision="bf16", context_length=256))
+    after = Models(app_settings)
+    await after.load("tiny")
+    state = after.state("tiny").loaded
+    estimate = await after.estimate("tiny")
+
+    assert state is not None
+    assert (state.precision, state.context_length) == ("bfloat16", 256)
+    assert (estimate.precision, estimate.context_length) == ("bfloat16", 256)
+    await after.load("tiny", options=LoadOptions())
+    assert Library(app_settings.data_dir, app_settings.catalogue_file).options("transformers/tiny") is None
+    await after.aclose()
+
+
+async def test_how_it_was_loaded_need_not_be_kept_to_answer(models: Models, app_settings: Settings) -> None:
+    (app_settings.data_dir / "config.json").write_text("{broken")
+    await models.load("tiny", options=LoadOptions(device="cpu", context_length=256))
+
+    assert loaded(models) == {"tiny"}
+    assert (app_settings.data_dir / "config.json").read_text() == "{broken"
 
 
 async def test_a_model_of_ones_own_is_deleted_and_others_are_not(app_settings: Settings, models_dir: Path) -> None:
