@@ -1,8 +1,9 @@
 """The engine with one person and with eight: against bare `generate`, itself without what it adds, and other engines.
 
 Run as `python -m benchmarks.engine`, or with `--part` and one of one, eight, turns, stop, serve, llama, pages. All of
-it runs on the same cores, in turns; random weights of SmolLM2-135M's dimensions. With `--clock cpu`, seconds are those
-that this process computed: on a busy machine, what other programs take is left out (not for other engines and pages).
+it runs on the same cores, in turns; random weights of SmolLM2-135M's dimensions, with `--large` of Qwen3-0.6B's. With
+`--clock cpu`, seconds are those that this process computed: what other programs take on a busy machine is left out (not
+for other engines and pages).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks import report
 from benchmarks.four_pages import PEOPLE as FOUR
 from benchmarks.four_pages import first_texts
 from benchmarks.page import chromium
-from benchmarks.random_model import question, random_model, tokens_in
+from benchmarks.random_model import QWEN3_06B, SMOLLM2_135M, question, random_model, tokens_in
 from benchmarks.report import Spread
 from benchmarks.rivals import llama_client, random_llama, serve_client
 from benchmarks.servers import Server, ask, simpleia
@@ -82,7 +83,15 @@ class Bench:
     server: Server | None = None
     shared = ""  # The model of llama.cpp's file, at the provider.
 
-    def __init__(self, provider: TransformersProvider, name: str, precision: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        provider: TransformersProvider,
+        name: str,
+        dimensions: dict[str, Any],
+        precision: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self.dimensions = dimensions
         self.provider, self.name, self.clock = provider, name, clock
         self.precision = SHORT_NAMES[precision]
         self.exits = AsyncExitStack()
@@ -263,7 +272,8 @@ async def serve(bench: Bench, number: int) -> dict[str, float]:
 async def llama(bench: Bench, number: int) -> dict[str, float]:
     """Eight people at once, against llama.cpp in f16 with eight slots, with the same weights."""
     if not bench.llama:
-        model, file = await asyncio.to_thread(random_llama, Path(bench.exits.enter_context(TemporaryDirectory())))
+        folder = Path(bench.exits.enter_context(TemporaryDirectory()))
+        model, file = await asyncio.to_thread(random_llama, folder, bench.dimensions)
         bench.llama = await bench.open(llama_client(file, PEOPLE, torch.get_num_threads()))
         bench.shared = str(model)
         await bench.provider.load(bench.shared, LoadOptions(device="cpu", precision=bench.precision))
@@ -298,14 +308,16 @@ async def pages(bench: Bench, number: int) -> dict[str, float]:
 PARTS = {"one": one, "eight": eight, "turns": turns, "stop": stop, "serve": serve, "llama": llama, "pages": pages}
 
 
-async def measure(rounds: int, parts: list[str], clock: Callable[[], float], precision: str) -> dict[str, Any]:
+async def measure(
+    dimensions: dict[str, Any], rounds: int, parts: list[str], clock: Callable[[], float], precision: str
+) -> dict[str, Any]:
     """Run each part so many times, after a first round that does not count."""
     machine, others = report.machine(), report.OtherPrograms()
-    name = str(random_model())
+    name = str(random_model(dimensions))
     settings = Settings().for_providers()
     provider = TransformersProvider(settings)
     loaded = await provider.load(name, LoadOptions(device="cpu", precision=precision))
-    bench = Bench(provider, name, loaded.precision, clock)
+    bench = Bench(provider, name, dimensions, loaded.precision, clock)
     measured: dict[str, list[float]] = {}
     async with bench.exits:
         for part in parts:
@@ -333,11 +345,12 @@ def main() -> None:
     """Measure, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--save", action="store_true", help="also write benchmarks/results/engine.json")
+    parser.add_argument("--save", action="store_true", help="also write it into benchmarks/results")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (%(default)s)")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="which seconds to tell (%(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="weights in (%(default)s)")
+    parser.add_argument("--large", action="store_true", help="a model of Qwen3-0.6B's dimensions")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else os.cpu_count() or 1
     parser.add_argument("--cores", type=int, default=cores, help="how many cores all of it runs on (%(default)s)")
     options = parser.parse_args()
@@ -347,10 +360,12 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(options.cores)  # Of the other engines.
     torch.set_num_threads(options.cores)
     disable_progress_bar()
-    result = asyncio.run(measure(options.rounds, options.part or list(PARTS), CLOCKS[options.clock], options.precision))
+    dimensions, name = (QWEN3_06B, "engine_large") if options.large else (SMOLLM2_135M, "engine")
+    parts = options.part or list(PARTS)
+    result = asyncio.run(measure(dimensions, options.rounds, parts, CLOCKS[options.clock], options.precision))
     table = [("", f"median [min..max] of {options.rounds} rounds", "goal")]
     table += [(key, str(spread), GOALS.get(key, "")) for key, spread in result["spreads"].items()]
-    report.finish("engine", result, table, options)
+    report.finish(name, result, table, options)
 
 
 if __name__ == "__main__":

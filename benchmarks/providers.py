@@ -22,6 +22,7 @@ import psutil
 from openai import AsyncOpenAI
 
 from benchmarks import report
+from benchmarks.random_model import SMOLLM2_135M
 from benchmarks.report import Spread
 from benchmarks.rivals import random_llama
 from benchmarks.scripted_server import CHUNKS
@@ -119,7 +120,7 @@ async def cloud(rounds: int) -> dict[str, Any]:
 async def llama_cpp(rounds: int) -> dict[str, Any]:
     """Measure one chat at a time on one GGUF: through our provider, and by plain HTTP from the same server."""
     with tempfile.TemporaryDirectory() as folder:
-        file = (await asyncio.to_thread(random_llama, Path(folder)))[1]
+        file = (await asyncio.to_thread(random_llama, Path(folder), SMOLLM2_135M))[1]
         engine = await start_engine(GgufFile("random", file, "folder"), LoadOptions(device="cpu"), _settings())
         runs: dict[str, list[Answer]] = {"ours": [], "server": []}
         ways: dict[str, Callable[[str], AsyncIterator[bool]]] = {

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.random_model import SMOLLM2_135M
 from core.settings import ROOT, Settings
 from providers.gguf_files import GgufFile
 from providers.llama_cpp import start_engine
@@ -38,8 +37,8 @@ async def llama_client(file: Path, slots: int, threads: int) -> AsyncIterator[Op
     await engine.aclose()
 
 
-def random_llama(folder: Path) -> tuple[Path, Path]:
-    """Make a model of SmolLM2-135M's layers with the starter's tokenizer and random weights, and its GGUF in f16.
+def random_llama(folder: Path, dimensions: dict[str, Any]) -> tuple[Path, Path]:
+    """Make a model of these dimensions with the starter's tokenizer and random weights, and its GGUF in f16.
 
     llama.cpp takes no tokenizer of whole words, as that of `random_model` is.
     """
@@ -47,8 +46,7 @@ def random_llama(folder: Path) -> tuple[Path, Path]:
 
     tokenizer: Any = AutoTokenizer.from_pretrained(ROOT / "models" / "starter")
     config: Any = LlamaConfig(
-        vocab_size=len(tokenizer),
-        **SMOLLM2_135M,
+        **dimensions | {"vocab_size": len(tokenizer)},
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
