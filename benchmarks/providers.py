@@ -28,7 +28,7 @@ from benchmarks.rivals import random_llama
 from benchmarks.scripted_server import CHUNKS
 from core.settings import ROOT, Settings
 from providers.gguf_files import GgufFile
-from providers.llama_cpp import start_engine
+from providers.llama_cpp_engine import start_engine
 from providers.openai import OpenAIProvider
 from providers.types import ChatRequest, Endpoint, LoadOptions, Message, Parameters, ProviderSettings, TextDelta
 

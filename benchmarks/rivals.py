@@ -11,7 +11,7 @@ from typing import Any
 
 from core.settings import ROOT, Settings
 from providers.gguf_files import GgufFile
-from providers.llama_cpp import start_engine
+from providers.llama_cpp_engine import start_engine
 from providers.openai import OpenAIProvider
 from providers.types import Endpoint, LoadOptions
 from tests.serving import transformers_serve

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -17,17 +16,10 @@ from providers.base import LocalProvider, Provider
 from providers.errors import ModelNotFound, Rejected
 from providers.hub_download import fetch as fetch_model
 from providers.hub_download import headers_of, look_at
-from providers.local_folders import (
-    ModelFolder,
-    folder_on_the_hub,
-    is_whole,
-    model_folders_under,
-    not_ours,
-    open_model_folder,
-    remove_folder,
-)
+from providers.local_folders import ModelFolder, folder_on_the_hub, open_model_folder
 from providers.local_vision import sees
 from providers.memory import sizes_of
+from providers.model_places import ModelPlaces
 from providers.sentences import say
 from providers.types import (
     Capabilities,
@@ -49,10 +41,8 @@ from providers.weight_headers import Tensor
 if TYPE_CHECKING:
     from providers.local_model import LocalModel
 
-BUNDLED = "starter"
 LEAVING_SECONDS = 15.0
 MODELS_AT_ONCE = 4
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 CAPABILITIES = Capabilities(
     parameters=frozenset(
@@ -89,6 +79,7 @@ class TransformersProvider(LocalProvider):
 
     def __init__(self, settings: ProviderSettings, others: Callable[[str], Provider] | None = None) -> None:
         self._settings = settings
+        self._places = ModelPlaces(settings.bundled_dir, settings.models_dir)
         self._resident: dict[str, LocalModel] = {}
         self._loading: dict[str, asyncio.Task[LocalModel]] = {}
         self._cancelled: dict[str, threading.Event] = {}
@@ -166,7 +157,7 @@ class TransformersProvider(LocalProvider):
 
     async def delete(self, model: str) -> None:
         await self._leave(model)
-        await asyncio.to_thread(self._delete, model)
+        await asyncio.to_thread(self._places.delete, model)
 
     async def download(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetch a model from the Hub into the models' folder; closing the generator stops it, and what came is kept."""
@@ -286,12 +277,8 @@ class TransformersProvider(LocalProvider):
             self._users[name] -= 1
 
     def _list_models(self) -> list[ModelInfo]:
-        models_dir = self._settings.models_dir
-        places: list[tuple[str, str, Path]] = [(BUNDLED, "bundled", self._settings.bundled_dir / BUNDLED)]
-        places += [(name, "folder", path) for name, path in model_folders_under(models_dir)]
-        places += [(name, "cache", path) for name, path in _cached_models()]
         rows: dict[str, ModelInfo] = {}
-        for name, source, path in places:
+        for name, source, path in self._places.listed():
             try:
                 rows.setdefault(name, self._row(name, source, open_model_folder(path)))
             except ModelNotFound:
@@ -300,17 +287,12 @@ class TransformersProvider(LocalProvider):
 
     def _describe(self, name: str) -> ModelInfo:
         if resident := self._resident.get(name):  # Its folder may be gone; it answers from memory.
-            return self._row(name, self._source_of(resident.folder), resident.folder)
-        source, path = self._locate(name)
+            return self._row(name, self._places.source_of(resident.folder), resident.folder)
+        source, path = self._places.locate(name)
         return self._row(name, source, open_model_folder(path) if path else None)
 
-    def _source_of(self, folder: ModelFolder) -> str:
-        if folder.path == self._settings.bundled_dir / BUNDLED:
-            return "bundled"
-        return "cache" if folder.path.parent.name == "snapshots" else "folder"
-
     def _estimate(self, name: str, options: LoadOptions) -> MemoryEstimate:
-        source, path = self._locate(name)
+        source, path = self._places.locate(name)
         if source == "hub":
             config, tensors = headers_of(name, self._settings.hub_token)
             return _estimate_of(folder_on_the_hub(name, config), tensors, options)
@@ -331,35 +313,8 @@ class TransformersProvider(LocalProvider):
             loaded=name in self._resident,
         )
 
-    def _locate(self, name: str) -> tuple[str, Path | None]:
-        """Say where `name` is: its source, and its folder unless it is still on the Hub."""
-        if name == BUNDLED:
-            return "bundled", self._settings.bundled_dir / BUNDLED
-        if HUB_ID.fullmatch(name) and ".." not in name:
-            if (folder := self._settings.models_dir / name).is_dir():
-                return "folder", folder
-            if cached := _cached_snapshot(name):
-                return "cache", cached
-            return "hub", None
-        if name.startswith(("/", "~", ".")) or Path(name).is_absolute():
-            return "folder", _existing_folder(name)
-        raise ModelNotFound(
-            say("{name} is not the name of a model.", name=name[:100]),
-            provider=self.info.key,
-            hint=say("Use a folder, or a Hugging Face id such as HuggingFaceTB/SmolLM2-135M-Instruct."),
-        )
-
-    def _delete(self, name: str) -> None:
-        source, path = self._locate(name)
-        if source == "cache":
-            _delete_from_cache(name)
-        elif path and source == "folder" and self._settings.models_dir in path.parents:
-            remove_folder(path)
-        else:
-            raise not_ours(name)
-
     def _fetch(self, name: str) -> ModelFolder:
-        _, path = self._locate(name)
+        _, path = self._places.locate(name)
         token = self._settings.hub_token
         return open_model_folder(
             path or fetch_model(look_at(name, token), self._settings.models_dir, token, _tell_nobody, threading.Event())
@@ -394,45 +349,3 @@ def _tell_nobody(done: int, total: int) -> None:
 def _forget_error(work: asyncio.Task[None]) -> None:
     if not work.cancelled():
         work.exception()
-
-
-def _existing_folder(name: str) -> Path:
-    with contextlib.suppress(OSError, RuntimeError, ValueError):
-        if (path := Path(name).expanduser()).is_dir():
-            return path
-    raise ModelNotFound(
-        say("There is no folder {folder}.", folder=Path(name).name[:100]),
-        provider="transformers",
-        hint=say("Check the path; it must be a folder on the machine that runs simpleIA."),
-    )
-
-
-def _cached_models() -> list[tuple[str, Path]]:
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    try:
-        repositories = scan_cache_dir().repos
-    except CacheNotFound:
-        return []
-    newest = [
-        (repository.repo_id, max(repository.revisions, key=lambda revision: revision.last_modified))
-        for repository in repositories
-        if repository.repo_type == "model" and repository.revisions
-    ]
-    return sorted((name, revision.snapshot_path) for name, revision in newest)
-
-
-def _delete_from_cache(name: str) -> None:
-    from huggingface_hub import scan_cache_dir
-
-    cache = scan_cache_dir()
-    revisions = [each.commit_hash for repo in cache.repos if repo.repo_id == name for each in repo.revisions]
-    cache.delete_revisions(*revisions).execute()
-
-
-def _cached_snapshot(name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(name, "config.json")
-    return Path(config).parent if isinstance(config, str) and is_whole(Path(config).parent) else None

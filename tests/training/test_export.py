@@ -16,7 +16,7 @@ import torch
 from core.errors import InvalidRequest
 from core.settings import ROOT
 from providers.gguf_files import GgufFile
-from providers.llama_cpp import Engine, start_engine
+from providers.llama_cpp_engine import Engine, start_engine
 from providers.transformers_local import TransformersProvider
 from providers.types import ChatRequest, LoadOptions, Message, Parameters, ProviderSettings, TextDelta
 from tests.tiny_models import make_adapter, make_chat_model, make_mergeable_model, make_plain_model
