@@ -1,4 +1,4 @@
-"""Where transformers' models lie: bundled, in the models' folder, elsewhere on the disk, in the cache, or on the Hub."""
+"""Where transformers' models lie: bundled, in the models' folder, elsewhere on the disk, in the cache, on the Hub."""
 
 from __future__ import annotations
 
