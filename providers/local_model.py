@@ -61,7 +61,7 @@ from providers.types import (
 )
 
 TEMPLATE_SECONDS = 10.0
-CONVERSATIONS_SHARE = 0.3  # of the memory that is free once the weights are there
+CONVERSATIONS_SHARE = 0.3  # of the memory that is free once the weights are there, and promised to no other model
 ALLOCATOR_WORDS = ("not enough memory", "can't allocate memory")
 
 
@@ -275,7 +275,7 @@ class LocalModel:
 def _engine_for(
     model: Any, device: str, folder: ModelFolder, limits: EngineLimits, sees: bool
 ) -> BatchEngine | GenerateEngine:
-    budget = int(CONVERSATIONS_SHARE * memory_of(device).available_bytes)
+    budget = int(CONVERSATIONS_SHARE * max(0, memory_of(device).available_bytes - limits.promised_bytes))
     if sees:  # Its eyes may have more layers than what writes; and the same tokens may stand for other pictures.
         return GenerateEngine([model, model.get_decoder()], 0, limits.parallel, limits.waiting)
     try:

@@ -231,7 +231,8 @@ class TransformersProvider(LocalProvider):
             async with self._load_turn:
                 await self._leave(name)
                 self._make_room()
-                model = await asyncio.to_thread(_load_model, name, folder, options, cancelled, self._limits)
+                limits = replace(self._limits, promised_bytes=self._promised_bytes())
+                model = await asyncio.to_thread(_load_model, name, folder, options, cancelled, limits)
             self._resident[name], self._options[name] = model, options
         finally:
             del self._cancelled[name]
@@ -246,6 +247,10 @@ class TransformersProvider(LocalProvider):
                 hint=say("Wait for the answer, or stop it."),
             )
         await self.unload(name)
+
+    def _promised_bytes(self) -> int:
+        """Return what the conversations of the loaded models may still grow by."""
+        return sum(figures.cache_limit_bytes - figures.cache_bytes for figures in self.engines().values())
 
     def _options_of(self, name: str) -> LoadOptions:
         """Return how a model was loaded last, so that one that had to leave comes back as it was."""

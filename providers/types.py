@@ -225,12 +225,14 @@ class EngineLimits:
     """How much a loaded model of transformers does at once: answers `batched` together, or `parallel` where it cannot.
 
     So many may be `waiting`, and more are refused. `prompt_lookup` drafts tokens by copying from the text before.
+    `promised_bytes` of the free memory are left to the conversations of the models that are loaded already.
     """
 
     batched: int = 16
     parallel: int = 4
     waiting: int = 64
     prompt_lookup: bool = False
+    promised_bytes: int = 0
 
 
 @dataclass(frozen=True)

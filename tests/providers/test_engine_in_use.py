@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -64,6 +65,15 @@ async def test_a_switch_while_eight_chats_run_ends_none_of_them(provider: Transf
     assert await asyncio.gather(*chats) == alone
     assert list(provider.engines()) == ["other"]
     assert await text_of(provider, asked("other", "0"))
+
+
+async def test_models_share_the_memory_for_conversations(provider: TransformersProvider) -> None:
+    provider._settings = replace(provider._settings, resident_models=3)
+    for name in ("tiny", "other", "slow"):
+        await provider.load(name)
+    limits = [figures.cache_limit_bytes for figures in provider.engines().values()]
+
+    assert limits[0] > 1.2 * limits[1] > 1.44 * limits[2] > 0
 
 
 async def test_closed_streams_and_cancelled_jobs_free_their_places(provider: TransformersProvider) -> None:
