@@ -29,9 +29,10 @@ from training.starter.held_out import is_held_out, load_held_out
 from training.starter.model_card import rates_table
 from training.starter.phrases import LANGUAGES, Language, load_intents
 from training.starter.questions import GOALS, Message, questions, refusals
+from training.starter.shapes import SHAPES
 from training.starter.skills import SPELLED
 from training.starter.train import learning_rate
-from training.starter.weights import Learner, batch_loss, begin_with, build_model
+from training.starter.weights import Learner, Shape, batch_loss, begin_with, build_model
 
 FOLDER = Path(__file__).parents[2] / "models" / "starter"
 PASS_RATE = 0.9
@@ -280,6 +281,13 @@ def test_an_earlier_starter_is_taken_over(tokenizer: Any) -> None:
     begin_with(model, tokenizer, FOLDER)
     saved = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), saved.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_every_shape_that_is_tried_would_be_small_enough(tokenizer: Any, shape: Shape) -> None:
+    assert 4e6 <= build_model(tokenizer, shape).num_parameters() <= 6e6
+    assert shape.hidden == 64 * shape.heads
+    assert all(size % 64 == 0 for size in (shape.hidden, shape.intermediate))
 
 
 def test_packed_conversations_do_not_see_each_other(tokenizer: Any) -> None:

@@ -1,4 +1,4 @@
-"""Make the starter model again, or measure it: `python -m training.starter [evaluate]`."""
+"""Make the starter model again, measure it, or try other shapes: `python -m training.starter [evaluate|shapes]`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from training.export import export_gguf
 from training.starter.evaluate import evaluate
 from training.starter.model_card import rates_table, write_card
+from training.starter.shapes import compare, trials_table
 from training.starter.train import TrainingPlan, train
 
 FOLDER = Path("models/starter")
@@ -52,6 +53,16 @@ def measure(
     report = evaluate(model, temperature)
     text = json.dumps(asdict(report), ensure_ascii=False, indent=2)
     typer.echo(text if as_json else rates_table(report.rates))
+
+
+@app.command("shapes")
+def try_shapes(
+    steps: Annotated[int, typer.Option(help="Steps to train each shape.")] = 500,
+    threads: Annotated[int, typer.Option(help="Processor threads.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the text and of the weights.")] = 1,
+) -> None:
+    """Train several shapes for a while and print which learnt most."""
+    typer.echo(trials_table(list(compare(steps, threads, seed))))
 
 
 if __name__ == "__main__":

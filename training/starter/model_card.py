@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.starter.evaluate import REFUSED, PassRate, Report
-from training.starter.phrases import LANGUAGES
+from training.starter.phrases import LANGUAGES, TEXTS
 from training.starter.tokenizer import CONTEXT, VOCABULARY
 from training.starter.train import Progress, TrainingResult
 
@@ -59,6 +59,10 @@ layers' matrices, AdamW for the rest; the rate stays steady, then falls to nothi
 
 Make it again with `python -m training.starter`, which goes on where it was ended; measure it with
 `python -m training.starter evaluate`.
+
+## What was tried
+
+{tried}
 
 ## What it can do
 
@@ -116,6 +120,7 @@ def write_card(folder: Path, gguf: Path, result: TrainingResult, report: Report,
         validation_loss=result.validation_loss,
         curve=curve_table(result.curve),
         refused=REFUSED,
+        tried=(TEXTS / "tried.md").read_text("utf-8").strip(),
         rates=rates_table(report.rates),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

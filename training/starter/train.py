@@ -17,7 +17,7 @@ from training.starter.batches import Batches
 from training.starter.corpus import Corpus
 from training.starter.skills import SPELLED
 from training.starter.tokenizer import train_tokenizer
-from training.starter.weights import Learner, batch_loss, begin_with, build_model, save_model
+from training.starter.weights import Learner, Shape, batch_loss, begin_with, build_model, save_model
 
 _TOKENIZER_SAMPLE = 12_000
 _WARM_UP, _STEADY_SHARE = 100, 0.6
@@ -40,6 +40,7 @@ class TrainingPlan:
     threads: int
     seed: int = 1
     begin: Path | None = None
+    shape: Shape = Shape()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def train(plan: TrainingPlan) -> TrainingResult:
     plan.work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(plan)
     torch.manual_seed(plan.seed)
-    model = build_model(tokenizer)
+    model = build_model(tokenizer, plan.shape)
     if plan.begin:
         begin_with(model, tokenizer, plan.begin)
     learner = Learner(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,27 @@ from training.starter.batches import Batch
 from training.starter.tokenizer import CONTEXT
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Make an untrained model in float32; every dimension is a multiple of 64."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The dimensions of a starter, all multiples of 64; heads have 64."""
+
+    layers: int = 6
+    hidden: int = 256
+    intermediate: int = 768
+    heads: int = 4
+    kv_heads: int = 2
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, shape: Shape | None = None) -> LlamaForCausalLM:
+    """Make an untrained model in float32."""
+    shape = shape or Shape()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
         head_dim=64,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,

@@ -1,0 +1,48 @@
+"""Which shape learns most of the same text: each is trained from nothing for a while, with the whole schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from training.starter.train import TrainingPlan, train
+from training.starter.weights import Shape
+
+SHAPES = {
+    "deep and narrow": Shape(layers=11, hidden=192, intermediate=576, heads=3, kv_heads=1),
+    "as shipped": Shape(),
+    "shallow and wide": Shape(layers=3, hidden=384, intermediate=1024, heads=6, kv_heads=2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What one shape reached; `loss` is weighted, on conversations of another seed."""
+
+    name: str
+    shape: Shape
+    parameters: int
+    tokens_per_second: float
+    loss: float
+
+
+def compare(steps: int, threads: int, seed: int) -> Iterator[Trial]:
+    """Train each shape for so many steps on the same batches."""
+    for name, shape in SHAPES.items():
+        with TemporaryDirectory() as folder:
+            result = train(TrainingPlan(Path(folder) / "model", Path(folder), steps, threads, seed, shape=shape))
+        last = result.curve[-1]
+        yield Trial(name, shape, result.parameters, last.tokens / last.seconds, result.validation_loss)
+
+
+def trials_table(trials: list[Trial]) -> str:
+    """Render trials as a Markdown table."""
+    lines = ["| Shape | Layers | Hidden size | Parameters | Tokens/s | Loss |", "| --- | --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {each.name} | {each.shape.layers} | {each.shape.hidden} | {each.parameters:,} "
+        f"| {each.tokens_per_second:,.0f} | {each.loss:.3f} |"
+        for each in trials
+    ]
+    return "\n".join(lines)
