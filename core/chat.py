@@ -104,6 +104,15 @@ class Chat:
         model_id = models.full_id(question.model)
         info = await models.load(model_id)
         provider, name = models.split(model_id)
+        with provider.hold(name):
+            async with aclosing(self._answer(question, models, model_id, info)) as events:
+                async for event in events:
+                    yield event
+
+    async def _answer(
+        self, question: Question, models: Models, model_id: str, info: ModelInfo
+    ) -> AsyncGenerator[ChatEvent, None]:
+        provider, name = models.split(model_id)
         check_sees(question.images, info)
         start = time.perf_counter()
         notices: list[Notice] = []

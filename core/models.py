@@ -21,7 +21,7 @@ from core.settings import BUNDLED_MODEL, Settings
 from core.users import check_may_manage
 from providers.base import LocalProvider, Provider
 from providers.catalog import create_provider, provider_names
-from providers.errors import ModelNotFound, ProviderError, Rejected
+from providers.errors import Cancelled, ModelNotFound, ProviderError, Rejected
 from providers.http_errors import silent
 from providers.local_folders import ModelFolder, not_ours
 from providers.remote import RemoteProvider
@@ -68,6 +68,8 @@ class Models:
     _providers: dict[str, Provider] = field(default_factory=dict)
     _loading_since: dict[str, float] = field(default_factory=dict)
     _progress: dict[str, Progress] = field(default_factory=dict)
+    _cancelled: dict[str, asyncio.Event] = field(default_factory=dict, repr=False)
+    _loads: set[asyncio.Task[LoadedModel]] = field(default_factory=set, repr=False)
     _errors: dict[str, ProviderError] = field(default_factory=dict)
     _twins: dict[tuple[str, str], RemoteProvider] = field(default_factory=dict, repr=False)
     _keys: Keys = field(default_factory=lambda: NO_KEYS)
@@ -196,8 +198,9 @@ class Models:
     ) -> ModelInfo:
         """Bring a model into memory, where it is a local one, and describe it.
 
-        With `fetch`, what is not here yet is downloaded. What does not fit is refused, unless forced; where it fits
-        once others left, those used longest ago leave first, and come back if it then cannot be loaded.
+        A model of the Hub that is not here yet is downloaded, with `fetch` one of Ollama too. What does not fit is
+        refused, unless forced; where it fits once others left, those used longest ago leave first, and come back if it
+        then cannot be loaded.
 
         Raises ModelNotFound, NotAllowed, OutOfMemory, Cancelled, Unreachable or UpstreamFailure.
         """
@@ -206,43 +209,64 @@ class Models:
         full_id = self.full_id(model_id)
         provider, name = self.split(full_id)
         self._loading_since.setdefault(full_id, time.monotonic())
+        cancelled = self._cancelled.setdefault(full_id, asyncio.Event())
         self._errors.pop(full_id, None)
         try:
             info = await self._found(full_id, fetch)
             if not isinstance(provider, LocalProvider):
                 return info
-            loaded = await self._into_memory(provider, name, options, force)
+            loaded = await self._into_memory(provider, name, options, force, cancelled)
         except ProviderError as error:
             self._errors[full_id] = copy.copy(error)  # Its traceback would hold the half-loaded weights.
             raise
         finally:
             self._loading_since.pop(full_id, None)
+            self._cancelled.pop(full_id, None)
             self._progress.pop(full_id, None)
         return replace(info, loaded=True, context_length=loaded.context_length)
 
     async def _into_memory(
-        self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool
+        self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool, cancelled: asyncio.Event
     ) -> LoadedModel:
+        """Load a model in its turn; a caller that leaves does not end the turn of a load that goes on."""
         self.residency.touch(provider, name)
+        if base := provider.rests_on(name):
+            self.residency.touch(*base)
         if options is None and any(model.name == name for model in provider.loaded()):
             return await provider.load(name)
+        load = asyncio.create_task(self._load_in_turn(provider, name, options, force, cancelled))
+        self._loads.add(load)
+        load.add_done_callback(self._load_ended)
+        return await asyncio.shield(load)
+
+    def _load_ended(self, load: asyncio.Task[LoadedModel]) -> None:
+        self._loads.discard(load)
+        if not load.cancelled():
+            load.exception()  # Whoever waited may have left.
+
+    async def _load_in_turn(
+        self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool, cancelled: asyncio.Event
+    ) -> LoadedModel:
         full_id = f"{provider.info.key}/{name}"
         async with self._load_turn:
-            wanted = options or self._kept_options(full_id)
-            left = await self.residency.make_room(provider, name, wanted, force)
+            wanted = self._wanted(full_id, options)
+            before = self.residency.resident(provider, name)
+            left = [] if cancelled.is_set() else await self.residency.make_room(provider, name, wanted, force)
             try:
+                if cancelled.is_set():
+                    raise Cancelled(say("The loading was cancelled."), provider=provider.info.key)
                 loaded = await provider.load(name, wanted)
             except Exception:
-                await self.residency.bring_back(left)
+                await self.residency.bring_back([*left, *before])
                 raise
             if options:
                 await self._keep_options(full_id, options)
         return loaded
 
-    def _kept_options(self, full_id: str) -> LoadOptions | None:
-        """Return how a model was loaded last, before a restart too; its device is the environment's unless chosen."""
-        kept = self.library.options(full_id)
-        return replace(kept, device=self.settings.device) if kept and kept.device == "auto" else kept
+    def _wanted(self, full_id: str, options: LoadOptions | None) -> LoadOptions | None:
+        """Return the options given, else those chosen last, before a restart too; the settings say an open device."""
+        wanted = options or self.library.options(full_id)
+        return replace(wanted, device=self.settings.device) if wanted and wanted.device == "auto" else wanted
 
     async def _keep_options(self, full_id: str, options: LoadOptions) -> None:
         try:
@@ -253,14 +277,14 @@ class Models:
     async def _found(self, full_id: str, fetch: bool) -> ModelInfo:
         try:
             info = await self.find(full_id)
-            if info.source != "hub" or not fetch:
+            if info.source != "hub":
                 return info
         except ModelNotFound:
             provider, name = self.split(full_id)
             ours = isinstance(provider, LocalProvider)  # What is broken here is not fetched under the same name.
             if ours or not fetch or self.settings.auth != "off" or provider.download(name) is None:
                 raise
-        async with aclosing(self.download(full_id)) as download:
+        async with aclosing(self._fetched(full_id)) as download:
             async for state in download:
                 self._progress[full_id] = state.progress
         return await self.find(full_id)
@@ -276,6 +300,12 @@ class Models:
                 provider=provider.info.key,
                 hint=say("Choose a model of the Hugging Face Hub or of Ollama."),
             )
+        async with aclosing(self._fetched(full_id)) as states:
+            async for state in states:
+                yield state
+
+    async def _fetched(self, full_id: str) -> AsyncGenerator[Download, None]:
+        provider, name = self.split(full_id)
         self.downloads.start(full_id, lambda: _given(provider.download(name)))
         async with aclosing(self.downloads.watch(full_id)) as states:
             async for state in states:
@@ -291,7 +321,7 @@ class Models:
                 provider=provider.info.key,
                 hint=say("Its service knows what it needs."),
             )
-        return await provider.estimate(name, options or self._kept_options(f"{provider.info.key}/{name}"))
+        return await provider.estimate(name, self._wanted(f"{provider.info.key}/{name}", options))
 
     def known_entries(self) -> tuple[ModelEntry, ...]:
         """Return what is suggested, and before it, for the owner alone, what they wrote down: it may hold paths."""
@@ -311,6 +341,8 @@ class Models:
         full_id = self.full_id(model_id)
         provider, name = self.split(full_id)
         self.downloads.cancel(full_id)
+        if waiting := self._cancelled.get(full_id):
+            waiting.set()
         if isinstance(provider, LocalProvider):
             provider.cancel_load(name)
 
@@ -359,8 +391,9 @@ class Models:
 
     async def training_folder(self, model_id: str) -> ModelFolder:
         """Return the weights of a model that can be trained on. Raises ModelNotFound, NotAllowed or Rejected."""
-        await self.find(model_id)
-        provider, name = self.split(self.full_id(model_id))
+        full_id = self.full_id(model_id)
+        await self._found(full_id, fetch=False)
+        provider, name = self.split(full_id)
         return await provider.training_folder(name)
 
     def capabilities(self, model_id: str) -> Capabilities:

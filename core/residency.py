@@ -49,6 +49,10 @@ class Residency:
         ]
         return sorted(found, key=lambda resident: resident.used_at)
 
+    def resident(self, provider: LocalProvider, name: str) -> list[Resident]:
+        """Return the model `name` where it is in memory, else nothing."""
+        return [each for each in self.residents() if _is(each, provider, name)]
+
     async def make_room(
         self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool
     ) -> list[Resident]:
@@ -57,7 +61,9 @@ class Residency:
         With `force` nothing is refused: what can leave leaves, and the rest is tried.
         """
         estimate = await provider.estimate(name, options)
-        own = sum(each.held_bytes for each in self.residents() if _is(each, provider, name))  # It leaves for itself.
+        own = sum(  # It leaves for itself.
+            each.held_bytes for each in self.resident(provider, name) if _shares_memory(each.model, estimate)
+        )
         if estimate.total_bytes <= estimate.available_bytes + own:
             return []
         leavers = [each for each in self.residents() if self._may_leave(each, provider, name, estimate)]
@@ -87,12 +93,18 @@ class Residency:
                 log.warning("%s could not be loaded again: %s", each.model.name, error)
 
     def _may_leave(self, each: Resident, provider: LocalProvider, name: str, estimate: MemoryEstimate) -> bool:
-        same_memory = (each.model.device == "cpu") == (estimate.device == "cpu")
-        return not _is(each, provider, name) and same_memory and not each.provider.is_busy(each.model.name)
+        shares = _shares_memory(each.model, estimate)
+        return shares and not _is(each, provider, name) and not each.provider.is_busy(each.model.name)
 
 
 def _is(each: Resident, provider: LocalProvider, name: str) -> bool:
     return each.provider is provider and each.model.name == name
+
+
+def _shares_memory(model: LoadedModel, estimate: MemoryEstimate) -> bool:
+    if "spread" in (model.device, estimate.device):
+        return "cpu" not in (model.device, estimate.device)
+    return model.device == estimate.device
 
 
 def _does_not_fit(name: str, estimate: MemoryEstimate, freeable: int) -> OutOfMemory:

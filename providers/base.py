@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from providers.errors import Rejected
 from providers.local_folders import ModelFolder, not_ours
@@ -57,6 +58,10 @@ class Provider(ABC):
     async def aclose(self) -> None:
         """Free what is held."""
 
+    def hold(self, model: str) -> AbstractContextManager[None]:
+        """Keep `model` in memory within the block, as while it answers; of a service nothing is held."""
+        return nullcontext()
+
     async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
         """Return the embedding of each text. Raises Rejected where the model has none."""
         raise Rejected(
@@ -102,6 +107,10 @@ class LocalProvider(Provider):
     @abstractmethod
     def is_busy(self, model: str) -> bool:
         """Say whether `model` is answering now, and so must stay."""
+
+    def rests_on(self, model: str) -> tuple[LocalProvider, str] | None:
+        """Return the model whose weights `model` uses, which is used with it."""
+        return None
 
     async def delete(self, model: str) -> None:
         """Delete the files of `model`. Raises Rejected where they are not simpleIA's own, or in use."""

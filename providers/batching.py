@@ -18,12 +18,12 @@ from functools import partial
 import torch
 
 from providers.batch_row import AnswerCancelled, NoRoom, Row, too_many_wait
-from providers.kept_prefixes import KeptPrefixes, common_length
+from providers.kept_prefixes import Entry, KeptPrefixes, common_length
 from providers.packed_attention import GROWTH, TokenCache, Work, forward
 from providers.types import EngineFigures
 
 STEP_SECONDS, STEP_SECONDS_ALONE = 0.4, 1.0  # More pieces of a prompt take longer in all; fewer let others wait.
-FIRST_CHUNK, LEAST_CHUNK, MOST_CHUNK = 512, 32, 2048  # tokens of prompts in one step
+FIRST_CHUNK, LEAST_CHUNK, MOST_CHUNK = 64, 32, 2048  # tokens of prompts in one step
 LINGER_SECONDS = 2.0
 SHARED = 64  # tokens; who begins like a prompt that is being read by so many more waits for it
 SPEED_SECONDS = 5.0
@@ -47,7 +47,7 @@ class BatchEngine:
         self._kept = KeptPrefixes()
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._seconds_a_token = STEP_SECONDS / FIRST_CHUNK
+        self._seconds_a_token: float | None = None  # Not measured yet.
         self._written: deque[tuple[float, int]] = deque()
         self._reused = 0
         self._held = (0, 0)
@@ -60,10 +60,11 @@ class BatchEngine:
         with self._changed:
             if len(self._waiting) >= self._longest_line:
                 raise too_many_wait()
-            self._waiting.append(row)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="engine", daemon=True)
+                thread.start()  # It may be refused; then nobody may count on it.
+                self._thread = thread
+            self._waiting.append(row)
             self._changed.notify_all()
         row.ended.wait()
         if row.error is not None:
@@ -133,9 +134,13 @@ class BatchEngine:
         for row in [row for row in (*self._running, *self._line_now()) if row.cancelled.is_set()]:
             self._end(row, AnswerCancelled())
         for row in self._line_now():
-            if len(self._running) >= self._rows or not (self._is_being_read(row) or self._begin(row)):
-                self._tell_places()
-                return
+            try:
+                if len(self._running) >= self._rows or not (self._is_being_read(row) or self._begin(row)):
+                    self._tell_places()
+                    return
+            except Exception as error:  # A cache could not be copied: there is less memory than was counted on.
+                self._kept = KeptPrefixes()
+                self._end(row, error)
 
     def _tell_places(self) -> None:
         for number, row in enumerate(self._line_now(), 1):
@@ -159,8 +164,8 @@ class BatchEngine:
     def _begin(self, row: Row) -> bool:
         """Give a row its cache, with what is known of its beginning; `False` when there is no room yet."""
         tokens, reserve = row.array, len(row.tokens) + min(row.end - len(row.tokens), GROWTH)
-        known = self._kept.longest(row.weights, tokens)[0]
-        if self._running and not self._make_room((reserve - known) * self._token_bytes):
+        known, entry = self._kept.longest(row.weights, tokens)
+        if self._running and not self._make_room((reserve - known) * self._token_bytes, spare=entry):
             return False
         shared = [
             (min(common_length(other.array[: other.cache.length], tokens), len(tokens) - 1), other.cache)
@@ -178,15 +183,20 @@ class BatchEngine:
             self._running.append(row)
         return True
 
-    def _make_room(self, needed: int) -> bool:
-        """Forget old conversations until so many bytes fit; say whether they do."""
+    def _make_room(self, needed: int, spare: Entry | None = None) -> bool:
+        """Forget old conversations but `spare` until so many bytes fit; if they cannot, forget none and say so."""
+        if needed and self._in_running() + needed > self._budget:
+            return False
         while self._used() + needed > self._budget:
-            if not self._kept.drop_oldest():
+            if not self._kept.drop_oldest(spare):
                 return False
         return True
 
+    def _in_running(self) -> int:
+        return sum(row.cache.nbytes for row in self._running if row.cache)
+
     def _used(self) -> int:
-        return sum(row.cache.nbytes for row in self._running if row.cache) + self._kept.nbytes
+        return self._in_running() + self._kept.nbytes
 
     def _plan(self) -> list[tuple[Row, Work]]:
         """Choose what each row computes: its next token, or a piece of its prompt.
@@ -196,7 +206,8 @@ class BatchEngine:
         """
         reading = [row for row in self._running if row.left > 1]
         seconds = STEP_SECONDS if len(self._running) > 1 else STEP_SECONDS_ALONE
-        rest = min(max(int(seconds / self._seconds_a_token), LEAST_CHUNK), MOST_CHUNK)
+        measured = int(seconds / self._seconds_a_token) if self._seconds_a_token else FIRST_CHUNK
+        rest = min(max(measured, LEAST_CHUNK), MOST_CHUNK)
         shares: Counter[Row] = Counter()
         for row, most in (
             *((row, rest // 2) for row in reading[:1]),
@@ -229,22 +240,25 @@ class BatchEngine:
             if all(row.cancelled.is_set() for row, _ in group):
                 raise Abandoned
 
-        start = time.perf_counter()
+        start, failure = time.perf_counter(), None
         try:
             predicted = forward(group[0][0].model, [work for _, work in group], check)
         except Abandoned:
             return
         except Exception as error:
-            if len(group) == 1:
-                self._end(group[0][0], error)
-                return
-            log.warning("a step of %d answers failed: %s", len(group), type(error).__name__)
+            log.warning("a step of %d answers failed", len(group), exc_info=error)
+            failure = error.with_traceback(None)  # It would hold what the failed pass has in memory.
+        if failure:
             self._kept = KeptPrefixes()
-            for alone in group:
-                self._compute([alone])
+            if len(group) == 1:
+                self._end(group[0][0], failure)
+            else:
+                for alone in group:
+                    self._compute([alone])
             return
         if (count := sum(len(work.tokens) for _, work in group)) >= LEAST_CHUNK:
-            self._seconds_a_token += ((time.perf_counter() - start) / count - self._seconds_a_token) / 2
+            seconds = (time.perf_counter() - start) / count
+            self._seconds_a_token = (seconds + (self._seconds_a_token or seconds)) / 2
         written = 0
         for (row, work), logits in zip(group, predicted, strict=True):
             before = len(row.tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,10 +31,10 @@ class GenerateEngine:
         The layers of what is `watched` are where a cancelled answer ends.
         """
         self._budget, self._parallel, self._longest_line = budget, parallel, line
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._line: deque[object] = deque()
         self._kept: list[tuple[object, Tokens, DynamicCache]] = []
-        self._turns = threading.Semaphore(parallel)
-        self._running = self._waiting = self._reused = 0
+        self._running = self._reused = 0
         self._thread = threading.local()
         for module in watched:
             _check_before_each_layer(module, self._thread)
@@ -70,16 +71,16 @@ class GenerateEngine:
 
     def close(self) -> None:
         """Forget what was kept."""
-        with self._lock:
+        with self._changed:
             self._kept.clear()
 
     def figures(self) -> EngineFigures:
         """Say what the engine does now."""
-        with self._lock:
+        with self._changed:
             return EngineFigures(
                 batched=False,
                 running=self._running,
-                waiting=self._waiting,
+                waiting=len(self._line),
                 cache_bytes=sum(_size(cache) for _, _, cache in self._kept),
                 cache_limit_bytes=self._budget,
                 kept_conversations=len(self._kept),
@@ -88,32 +89,38 @@ class GenerateEngine:
 
     @contextmanager
     def _turn(self, place: Callable[[int], None], cancelled: threading.Event) -> Iterator[None]:
-        with self._lock:
-            if self._waiting >= self._longest_line:
+        """Wait in line until a place is free, told one's own after a moment and whenever it changes."""
+        ticket = object()
+        with self._changed:
+            if len(self._line) >= self._longest_line:
                 raise too_many_wait()
-            self._waiting += 1
-            number = self._waiting
-        try:
-            if not self._turns.acquire(timeout=PATIENCE_SECONDS):
-                place(number)
-                while not self._turns.acquire(timeout=PATIENCE_SECONDS):
+            self._line.append(ticket)
+            told = 0
+            try:
+                while self._line[0] is not ticket or self._is_full():
+                    self._changed.wait(PATIENCE_SECONDS)
                     if cancelled.is_set():
                         raise AnswerCancelled
-        finally:
-            with self._lock:
-                self._waiting -= 1
-        with self._lock:
-            self._running += 1
+                    if (number := self._line.index(ticket) + 1) != told and (number > 1 or self._is_full()):
+                        told = number
+                        place(number)
+                self._running += 1
+            finally:
+                self._line.remove(ticket)
+                self._changed.notify_all()
         try:
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._running -= 1
-            self._turns.release()
+                self._changed.notify_all()
+
+    def _is_full(self) -> bool:
+        return self._running >= self._parallel
 
     def _take(self, weights: object, tokens: Tokens) -> DynamicCache | None:
         """Take out the cache that has most of the beginning of `tokens`, cut to what they have in common."""
-        with self._lock:
+        with self._changed:
             lengths = [common_length(held, tokens) if of is weights else 0 for of, held, _ in self._kept]
             # Another conversation's, which only begins alike, is left to it.
             fitting = [n for n, (_, held, _) in enumerate(self._kept) if 2 * lengths[n] > len(held)]
@@ -136,7 +143,7 @@ class GenerateEngine:
         ):
             return
         tokens = sequence[: cache.get_seq_length()].to("cpu", torch.int32).numpy()
-        with self._lock:
+        with self._changed:
             self._kept.append((weights, np.array(tokens), cache))
             del self._kept[:-KEPT_CONVERSATIONS]
             while self._kept and sum(_size(kept) for _, _, kept in self._kept) > self._budget:

@@ -28,6 +28,7 @@ from providers.weight_headers import Tensor
 PARTS = ".downloads"
 ROOM_BYTES = 200_000_000
 LOOK_SECONDS = 10.0
+NOT_GIVEN = (401, 403, 404)
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 Report = Callable[[int, int], None]
@@ -216,8 +217,12 @@ def _put_in_place(model: HubModel, parts: Path, folder: Path) -> Path:
     whole = parts / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir()
+    placed: dict[str, Path] = {}
     for file in model.files:
-        (parts / file.content_id).rename(whole / file.name)
+        if file.content_id in placed:
+            shutil.copyfile(placed[file.content_id], whole / file.name)
+        else:
+            placed[file.content_id] = (parts / file.content_id).rename(whole / file.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     whole.rename(folder)
     shutil.rmtree(parts, ignore_errors=True)
@@ -248,6 +253,12 @@ def telling_errors(name: str) -> Iterator[None]:
     try:
         yield
     except HfHubHTTPError as error:
+        if error.response.status_code not in NOT_GIVEN:
+            raise Unreachable(
+                say("The Hugging Face Hub answered with {status}.", status=error.response.status_code),
+                provider="transformers",
+                hint=say("Try again in a moment."),
+            ) from error
         raise ModelNotFound(
             say("There is no model {name} here, and the Hugging Face Hub does not give one out.", name=name),
             provider="transformers",

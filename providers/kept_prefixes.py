@@ -44,7 +44,7 @@ class KeptPrefixes:
         for entry in self._entries:
             if entry.weights is weights:
                 length = min(common_length(entry.tokens, tokens), len(tokens) - 1)
-                if length > best:
+                if length and length >= best:  # Of several the newest: it is what a copy marks as used.
                     best, found = length, entry
         return best, found
 
@@ -56,16 +56,21 @@ class KeptPrefixes:
         length, entry = self.longest(weights, tokens)
         if entry is None:
             return None
-        if entry.cache.length - length > TAIL:
-            return entry.cache.copy(length, reserve)
         self._entries.remove(entry)
+        if entry.cache.length - length > TAIL:
+            self._entries.append(entry)  # It was used now.
+            return entry.cache.copy(length, reserve)
         entry.cache.length = length
         return entry.cache
 
     def keep(self, weights: object, tokens: Tokens, cache: TokenCache) -> None:
         """Keep what `cache` holds of `tokens`, in the place of what it continues."""
         held = tokens[: cache.length]
-        if not len(held) or self.longest(weights, np.append(held, -1).astype(np.int32))[0] == len(held):
+        known, entry = self.longest(weights, np.append(held, -1).astype(np.int32))
+        if entry and known == len(held):
+            self._entries.remove(entry)
+            self._entries.append(entry)  # It was used now.
+        if known == len(held):
             return
         self._entries = [
             entry
@@ -75,11 +80,12 @@ class KeptPrefixes:
         self._entries.append(Entry(weights, held, cache))
         del self._entries[:-MAX_ENTRIES]
 
-    def drop_oldest(self) -> bool:
-        """Forget what was used longest ago; say whether there was anything."""
-        if self._entries:
-            del self._entries[0]
-            return True
+    def drop_oldest(self, spare: Entry | None = None) -> bool:
+        """Forget what was used longest ago, but not `spare`; say whether there was anything."""
+        for entry in self._entries:
+            if entry is not spare:
+                self._entries.remove(entry)
+                return True
         return False
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from providers.base import LocalProvider, Provider
 from providers.errors import Cancelled, ModelNotFound, Rejected, UpstreamFailure
 from providers.gguf_files import SUFFIX, GgufFile, gguf_files, is_gguf
-from providers.llama_cpp_engine import ALIAS, DEFAULT_CONTEXT, Engine, precision_of, start_engine
-from providers.local_folders import not_ours
-from providers.machine import gpus, memory_of
+from providers.llama_cpp_engine import ALIAS, DEFAULT_CONTEXT, Engine, device_of, precision_of, start_engine
+from providers.local_folders import lies_in, not_ours
+from providers.machine import memory_of
 from providers.memory import GGUF_RUNTIME_BYTES, gguf_kv_bytes
 from providers.openai import OTHERS, OWN
 from providers.sentences import say
@@ -84,7 +84,7 @@ class LlamaCppProvider(LocalProvider):
                 provider=self.info.key,
                 hint=say("Choose another model for a conversation."),
             )
-        with self._in_use(request.model):
+        with self.hold(request.model):
             engine = await self._ready(request.model)
             limit = engine.info.context_length
             try:
@@ -105,7 +105,7 @@ class LlamaCppProvider(LocalProvider):
     async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
         if not (await self.find_model(model)).capabilities.embeddings:
             return await super().embed(texts, model)
-        with self._in_use(model):
+        with self.hold(model):
             return await (await self._ready(model)).api.embed(texts, ALIAS)
 
     async def load(self, model: str, options: LoadOptions | None = None) -> LoadedModel:
@@ -123,7 +123,7 @@ class LlamaCppProvider(LocalProvider):
 
     async def delete(self, model: str) -> None:
         file = await asyncio.to_thread(self._file, model)
-        if self._settings.models_dir not in file.path.parents:
+        if not lies_in(file.path, self._settings.models_dir):
             raise not_ours(model)
         await self.unload(model)
         for part in file.parts():
@@ -131,6 +131,14 @@ class LlamaCppProvider(LocalProvider):
 
     def is_busy(self, model: str) -> bool:
         return self._users[model] > 0
+
+    @contextlib.contextmanager
+    def hold(self, model: str) -> Iterator[None]:
+        self._users[model] += 1
+        try:
+            yield
+        finally:
+            self._users[model] -= 1
 
     def cancel_load(self, model: str) -> None:
         if task := self._loading.get(model):
@@ -182,8 +190,7 @@ class LlamaCppProvider(LocalProvider):
     def _estimate(self, name: str, options: LoadOptions) -> MemoryEstimate:
         file = self._file(name)
         length = options.context_length or DEFAULT_CONTEXT
-        gpu = options.device != "cpu" and options.gpu_layers != 0 and bool(gpus())
-        device = ("cuda:0" if options.device in ("auto", "cuda") else options.device) if gpu else "cpu"
+        device = device_of(options)
         try:
             cache = gguf_kv_bytes(gguf_header(file.path), length)
         except (OSError, ValueError) as error:
@@ -192,7 +199,7 @@ class LlamaCppProvider(LocalProvider):
                 provider=self.info.key,
                 hint=say("Download it again."),
             ) from error
-        return MemoryEstimate(
+        estimate = MemoryEstimate(
             device=device,
             precision=precision_of(file),
             quantization="none",
@@ -202,8 +209,10 @@ class LlamaCppProvider(LocalProvider):
             overhead_bytes=GGUF_RUNTIME_BYTES,
             available_bytes=memory_of(device).available_bytes,
             reason=say("A GGUF file is used in the precision that it has."),
-            suggestion=say("Choose a shorter context, or a file with fewer bits."),
         )
+        if estimate.fit != "does_not_fit":
+            return estimate
+        return replace(estimate, suggestion=say("Choose a shorter context, or a file with fewer bits."))
 
     async def _make_room(self) -> None:
         """Let go of the models used longest ago, but of none that is answering."""
@@ -211,14 +220,6 @@ class LlamaCppProvider(LocalProvider):
         surplus = len(self._resident) + 1 - self._settings.resident_models
         for name in idle[: max(0, surplus)]:
             await self.unload(name)
-
-    @contextlib.contextmanager
-    def _in_use(self, name: str) -> Iterator[None]:
-        self._users[name] += 1
-        try:
-            yield
-        finally:
-            self._users[name] -= 1
 
     def _crashed(self, model: str) -> UpstreamFailure:
         return UpstreamFailure(

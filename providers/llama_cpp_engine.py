@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import secrets
 import sys
@@ -25,7 +24,7 @@ from providers.errors import ModelNotFound, OutOfMemory, ProviderError
 from providers.gguf_files import GgufFile
 from providers.gguf_metadata import read_metadata
 from providers.llama_cpp_api import LlamaCppApi
-from providers.machine import process_bytes
+from providers.machine import gpus, process_bytes, usable_cores
 from providers.sentences import say
 from providers.types import Endpoint, LoadedModel, LoadOptions, Message, ProviderSettings
 
@@ -37,6 +36,7 @@ CRASH_SECONDS = 0.5
 LAST_LINES = 200
 LOGGED_ERROR = re.compile(r"[\d.]+ E \S+ +\S+ (.*)")
 NO_MEMORY = re.compile(r"out of memory|(unable|failed) to allocate|bad_alloc|MemoryError", re.I)
+OFFLOADED = re.compile(r"offloaded [1-9]\d*/\d+ layers")
 ALIAS = "model"
 
 
@@ -89,7 +89,7 @@ async def start_engine(file: GgufFile, options: LoadOptions, settings: ProviderS
         "parallel": settings.parallel_answers,
         "gpu_layers": 0 if options.device == "cpu" else -1 if options.gpu_layers is None else options.gpu_layers,
         "batch": CPU_BATCH if options.device == "cpu" else None,
-        "threads": options.threads or len(os.sched_getaffinity(0)),
+        "threads": options.threads or usable_cores(),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -114,7 +114,8 @@ async def start_engine(file: GgufFile, options: LoadOptions, settings: ProviderS
             await reading
             raise _not_loaded(file, log)
         address = json.loads(line)["address"]
-        return await _engine(process, address, key, file, time.perf_counter() - start, settings)
+        device = await asyncio.to_thread(device_of, options) if any(map(OFFLOADED.search, log)) else "cpu"
+        return await _engine(process, address, key, file, device, time.perf_counter() - start, settings)
     except BaseException:
         if process.returncode is None:
             process.kill()
@@ -127,6 +128,7 @@ async def _engine(
     address: str,
     key: str,
     file: GgufFile,
+    device: str,
     seconds: float,
     settings: ProviderSettings,
 ) -> Engine:
@@ -139,7 +141,7 @@ async def _engine(
         http=http,
         info=LoadedModel(
             name=file.name,
-            device="cpu",
+            device=device,
             precision=precision_of(file),
             memory_bytes=file.size_bytes,
             context_length=properties["default_generation_settings"]["n_ctx"],
@@ -150,6 +152,12 @@ async def _engine(
     )
 
 
+def device_of(options: LoadOptions) -> str:
+    """Return the device on which a file is computed with these options, by torch's name."""
+    found = gpus() if options.device != "cpu" and options.gpu_layers != 0 else []
+    return next((gpu.device for gpu in found if gpu.device == options.device), found[0].device if found else "cpu")
+
+
 def precision_of(file: GgufFile) -> str:
     """Return the number format of a file, by its name."""
     return file.path.stem.rsplit("-", 1)[-1].lower()
@@ -157,8 +165,10 @@ def precision_of(file: GgufFile) -> str:
 
 async def _read_log(stream: asyncio.StreamReader, log: deque[str]) -> None:
     """Keep the newest lines: a pipe that nobody reads would stop the process."""
-    with contextlib.suppress(ValueError):
-        while line := await stream.readline():
+    while True:
+        with contextlib.suppress(ValueError):  # Of a line that is too long, which is gone then.
+            if not (line := await stream.readline()):
+                return
             log.append(line.decode(errors="replace").rstrip())
 
 

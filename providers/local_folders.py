@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,6 +98,12 @@ def remove_folder(path: Path) -> None:
             say("{name} could not be deleted: {reason}.", name=path.name, reason=error.strerror or "unknown"),
             hint=say("Look at the rights of its folder."),
         ) from error
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Say whether a file or folder, or the link to it, is somewhere in `folder`, whatever its path looks like."""
+    place = os.path.normpath(path.parent.resolve() / path.name)  # Its own link is not followed: that is what goes.
+    return folder.resolve() in Path(place).parents
 
 
 def not_ours(name: str) -> Rejected:

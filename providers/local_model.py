@@ -27,6 +27,7 @@ from providers.deadline import deadline
 from providers.errors import ContextTooLong, ModelNotFound, ProviderError, UpstreamFailure
 from providers.generating import GenerateEngine
 from providers.loading import (
+    LoadPlan,
     estimate,
     first_line,
     folder_sizes,
@@ -106,7 +107,7 @@ class LocalModel:
         self._weights = object()
         limits = limits or EngineLimits()
         self._lookup = limits.prompt_lookup
-        self._engine = _engine_for(self._model, plan.device, folder, limits, bool(self._sight))
+        self._engine = _engine_for(self._model, plan, folder, limits, bool(self._sight))
         self.info = LoadedModel(
             name=name,
             device=plan.device,
@@ -154,6 +155,9 @@ class LocalModel:
             self.info,
             memory_bytes=sum(tensor.numel() * tensor.element_size() for tensor in own),
             load_seconds=time.perf_counter() - start,
+            measured_bytes=None,
+            estimated_bytes=None,
+            loaded_at=time.time(),
         )
         return adapted
 
@@ -273,9 +277,10 @@ class LocalModel:
 
 
 def _engine_for(
-    model: Any, device: str, folder: ModelFolder, limits: EngineLimits, sees: bool
+    model: Any, plan: LoadPlan, folder: ModelFolder, limits: EngineLimits, sees: bool
 ) -> BatchEngine | GenerateEngine:
-    budget = int(CONVERSATIONS_SHARE * max(0, memory_of(device).available_bytes - limits.promised_bytes))
+    available = memory_of(plan.device).available_bytes
+    budget = int(CONVERSATIONS_SHARE * max(0, available - limits.promised_bytes))
     if sees:  # Its eyes may have more layers than what writes; and the same tokens may stand for other pictures.
         return GenerateEngine([model, model.get_decoder()], 0, limits.parallel, limits.waiting)
     try:
@@ -286,6 +291,7 @@ def _engine_for(
     except Exception as error:
         raise not_loadable(folder, error) from error
     if token_bytes:
+        budget = max(budget, min(token_bytes * plan.context_length, available))  # One conversation was estimated.
         return BatchEngine(token_bytes, budget, limits.batched, limits.waiting)
     return GenerateEngine([model], budget, limits.parallel, limits.waiting)
 

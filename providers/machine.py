@@ -87,7 +87,7 @@ def process_bytes(pid: int | None = None) -> int:
 def gpus() -> list[Gpu]:
     """Describe the GPUs: by torch where it is in use, else by NVIDIA's own tool where that is there."""
     torch: Any = sys.modules.get("torch")
-    if torch is None:
+    if not hasattr(torch, "cuda") or not hasattr(torch, "backends"):  # Not in use, or still being imported.
         return _gpus_of_smi()
     if torch.cuda.is_available():
         return [_torch_gpu(torch.cuda, number) for number in range(torch.cuda.device_count())]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from providers.errors import ModelNotFound
-from providers.local_folders import ModelFolder, is_whole, model_folders_under, not_ours, remove_folder
+from providers.local_folders import ModelFolder, is_whole, lies_in, model_folders_under, not_ours, remove_folder
 from providers.sentences import say
 
 BUNDLED = "starter"
@@ -59,7 +59,7 @@ class ModelPlaces:
         source, path = self.locate(name)
         if source == "cache":
             _delete_from_cache(name)
-        elif path and source == "folder" and self.models_dir in path.parents:
+        elif path and source == "folder" and lies_in(path, self.models_dir) and (path / "config.json").is_file():
             remove_folder(path)
         else:
             raise not_ours(name)
@@ -96,7 +96,8 @@ def _delete_from_cache(name: str) -> None:
     from huggingface_hub import scan_cache_dir
 
     cache = scan_cache_dir()
-    revisions = [each.commit_hash for repo in cache.repos if repo.repo_id == name for each in repo.revisions]
+    models = [repository for repository in cache.repos if repository.repo_type == "model"]
+    revisions = [each.commit_hash for repo in models if repo.repo_id == name for each in repo.revisions]
     cache.delete_revisions(*revisions).execute()
 
 

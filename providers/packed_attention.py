@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -142,18 +143,31 @@ def packed_attention(
         if part.past == 0:  # The same numbers, but close together in memory.
             keys, values = new_keys, new_values
         first = 0 if sliding_window is None else max(0, part.past + 1 - sliding_window)
-        piece, _ = sdpa_attention_forward(
-            module,
-            query[:, :, span],
-            keys[:, :, first:],
-            values[:, :, first:],
-            part.mask(sliding_window, first, query.device),
-            scaling=scaling,
-        )
-        pieces.append(piece)
+        if first:
+            keys, values = keys[:, :, first:], values[:, :, first:]
+        if part.count == 1:
+            pieces.append(_attend_alone(query[:, :, span], keys, values, scaling))
+            continue
+        mask = part.mask(sliding_window, first, query.device)
+        pieces.append(sdpa_attention_forward(module, query[:, :, span], keys, values, mask, scaling=scaling)[0])
     if padding := query.shape[2] - pack.parts[-1].start - pack.parts[-1].count:
         pieces.append(pieces[0].new_zeros((1, padding, *pieces[0].shape[2:])))
     return (torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]), None
+
+
+def _attend_alone(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    """Attend with one token (1, heads, 1, size) to all keys.
+
+    Where numbers have 16 bits, heads that share keys are computed as rows of one: at 1,000 tokens five times as fast on
+    a processor, whose kernel is slow with one row. In 32 bits it is not.
+    """
+    heads, shared = query.shape[1], keys.shape[1]
+    if query.dtype == torch.float32:
+        found = scaled_dot_product_attention(query, keys, values, scale=scaling, enable_gqa=heads != shared)
+    else:
+        grouped = query.view(1, shared, heads // shared, query.shape[3])
+        found = scaled_dot_product_attention(grouped, keys, values, scale=scaling)
+    return found.reshape(1, 1, heads, found.shape[3])
 
 
 class Work(NamedTuple):
@@ -210,6 +224,8 @@ def takes_packs(model: Any, config: Any) -> int:
     it is left as it was. This computes a few tokens, which also brings the weights into memory.
     """
     if model.config._attn_implementation != "sdpa" or not model.is_backend_compatible() or _stretches(config):
+        return 0
+    if getattr(config, "attention_chunk_size", None):  # It is in the mask alone, which a few tokens do not show.
         return 0
     sequences = [[token % config.vocab_size for token in range(start, start + SAMPLE)] for start in (11, 60)]
     model.set_attn_implementation("sdpa")

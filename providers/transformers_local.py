@@ -120,7 +120,7 @@ class TransformersProvider(LocalProvider):
                 work.exception()
             events.put_nowait(None)
 
-        with self._in_use(request.model):
+        with self.hold(request.model):
             work = loop.run_in_executor(self._threads, model.answer, request, emit, cancelled)
             work.add_done_callback(ended)
             try:
@@ -151,6 +151,14 @@ class TransformersProvider(LocalProvider):
     def is_busy(self, model: str) -> bool:
         return self._users[model] > 0
 
+    @contextlib.contextmanager
+    def hold(self, model: str) -> Iterator[None]:
+        self._users[model] += 1
+        try:
+            yield
+        finally:
+            self._users[model] -= 1
+
     def cancel_load(self, model: str) -> None:
         if cancelled := self._cancelled.get(model):
             cancelled.set()
@@ -161,6 +169,12 @@ class TransformersProvider(LocalProvider):
 
     async def download(self, model: str) -> AsyncGenerator[Progress, None]:
         """Fetch a model from the Hub into the models' folder; closing the generator stops it, and what came is kept."""
+        if (await asyncio.to_thread(self._places.locate, model))[0] != "hub":
+            raise Rejected(
+                say("{model} is on this machine already.", model=model),
+                provider=self.info.key,
+                hint=say("Delete it first, if it is to be fetched again."),
+            )
         loop = asyncio.get_running_loop()
         news: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
         cancelled = threading.Event()
@@ -272,14 +286,6 @@ class TransformersProvider(LocalProvider):
         surplus = len(self._resident) + 1 - self._settings.resident_models
         for name in idle[: max(0, surplus)]:
             self._resident.pop(name).close()
-
-    @contextlib.contextmanager
-    def _in_use(self, name: str) -> Iterator[None]:
-        self._users[name] += 1
-        try:
-            yield
-        finally:
-            self._users[name] -= 1
 
     def _list_models(self) -> list[ModelInfo]:
         rows: dict[str, ModelInfo] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,7 +121,14 @@ class TunedProvider(LocalProvider):
         return replace(base, weights_bytes=base.weights_bytes + own)
 
     def is_busy(self, model: str) -> bool:
-        return self._engine.is_busy(self._card(model).base)
+        adapters = self._engine.loaded_adapters()
+        return any(self._engine.is_busy(info.name) for folder, info in adapters.items() if folder.parent.name == model)
+
+    def hold(self, model: str) -> AbstractContextManager[None]:
+        return self._engine.hold(self._card(model).base)
+
+    def rests_on(self, model: str) -> tuple[LocalProvider, str]:
+        return self._engine, self._card(model).base
 
     def cancel_load(self, model: str) -> None:
         self._engine.cancel_load(self._card(model).base)
