@@ -162,11 +162,16 @@ def _moved(env: Mapping[str, str]) -> tuple[str | None, str | None]:
 
 
 def _ollama_address(host: str) -> str:
-    """Return OLLAMA_HOST as an address: it may lack the scheme and the port, and 0.0.0.0 is where a server listens."""
+    """Return OLLAMA_HOST as an address, read as Ollama's own client does.
+
+    It may lack the scheme, the host or the port, and 0.0.0.0 is where a server listens.
+    """
     try:
+        host = f"127.0.0.1{host}" if host.startswith(":") else host
         parts = urlsplit(checked_address(host if "://" in host else f"http://{host}"))
-        name = "127.0.0.1" if parts.hostname == "0.0.0.0" else parts.hostname
-        return checked_address(f"{parts.scheme}://{name}:{parts.port or 11434}")
+        name = "127.0.0.1" if parts.hostname == "0.0.0.0" else str(parts.hostname)
+        port = parts.port or {"http": 80, "https": 443}.get(host.partition("://")[0], 11434)
+        return checked_address(f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path}")
     except ValueError as error:
         raise ConfigurationError(f"OLLAMA_HOST: {error}.") from error
 

@@ -24,6 +24,7 @@ from providers.catalog import create_provider, provider_names
 from providers.errors import Cancelled, ModelNotFound, ProviderError, Rejected
 from providers.http_errors import silent
 from providers.local_folders import ModelFolder, not_ours
+from providers.pool import PoolProvider
 from providers.remote import RemoteProvider
 from providers.sentences import say
 from providers.types import (
@@ -122,6 +123,8 @@ class Models:
     def _keyed(self, name: str, is_default: bool = False) -> Provider:
         """Return a provider with the session's key for its address; visitors have the server's key only by default."""
         provider = self.provider(name)
+        if isinstance(provider, PoolProvider):
+            return provider.asking(lambda member: self._keyed(member, is_default))
         if not isinstance(provider, RemoteProvider):
             return provider
         typed = self._keys.get(name)

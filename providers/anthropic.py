@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from providers.errors import ProviderError
+from providers.errors import ProviderError, RateLimited, UpstreamFailure
 from providers.estimates import estimate_messages
 from providers.http_errors import retry_after_seconds
 from providers.prices import price_of
-from providers.remote import RemoteProvider
+from providers.remote import RemoteProvider, only_taken
 from providers.types import (
     Capabilities,
     ChatRequest,
@@ -23,6 +23,8 @@ from providers.types import (
     FinishReason,
     Message,
     ModelInfo,
+    Notice,
+    Parameters,
     ProviderInfo,
     ReasoningDelta,
     StreamEvent,
@@ -34,9 +36,10 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from anthropic.types import ModelInfo as Listed
 
-# The client has no arguments for them any more: the newest models refuse them, older ones and other servers do not.
+# The client has no arguments for them any more: models from 4.7 on refuse them, and all do that think as they see fit.
 SAMPLING = ("temperature", "top_p", "top_k")
-TAKES_SAMPLING = re.compile(r"claude-([a-z]+-4|3|[a-z]+-3)")
+TAKES_SAMPLING = re.compile(r"claude-(3|[a-z]+-3|[a-z]+-4(-[0-6])?(-\d{8}|-latest)?$)")
+TAKES_ONE = re.compile(r"claude-[a-z]+-4-[1-6]")  # Of temperature and top_p.
 TAKEN = frozenset({"max_tokens", "stop"})
 MAX_TOKENS = 4096
 REASONS: dict[str, FinishReason] = {
@@ -70,8 +73,18 @@ class AnthropicProvider(RemoteProvider):
         except Exception as error:
             if not self._is_anthropic:
                 return estimate_messages(messages)  # Other servers need not have this.
-            raise self._translated(error) from self._cause(error)
+            translated = self._translated(error)
+            if isinstance(translated, (RateLimited, UpstreamFailure)):
+                return estimate_messages(messages)  # The answer need not fail because its count did.
+            raise translated from self._cause(error)
         return counted.input_tokens
+
+    def _taken(self, parameters: Parameters, info: ModelInfo) -> tuple[Parameters, list[Notice]]:
+        both = parameters.temperature is not None and parameters.top_p is not None
+        if both and self._is_anthropic and TAKES_ONE.match(info.name):
+            taken = info.capabilities.parameters - {"top_p"}
+            info = replace(info, capabilities=replace(info.capabilities, parameters=taken))
+        return only_taken(parameters, info)
 
     async def _list(self) -> list[ModelInfo] | None:
         from anthropic import APIResponseValidationError, NotFoundError
@@ -162,15 +175,19 @@ class AnthropicProvider(RemoteProvider):
             meta = (model.model_extra or {}).get("meta")
             context = meta.get("n_ctx") if isinstance(meta, dict) else None
             return replace(info, context_length=info.context_length or model.max_input_tokens or context)
-        taken = info.capabilities.parameters
+        thinks = can.thinking.supported and can.thinking.types.adaptive.supported
+        refused = {
+            *(() if can.structured_outputs.supported else ("json_schema",)),
+            *(SAMPLING if thinks and self._is_anthropic else ()),
+        }
         return replace(
             info,
             context_length=model.max_input_tokens,
             capabilities=replace(
                 info.capabilities,
-                parameters=taken if can.structured_outputs.supported else taken - {"json_schema"},
+                parameters=info.capabilities.parameters - refused,
                 images=can.image_input.supported,
-                reasoning=can.thinking.supported and can.thinking.types.adaptive.supported,
+                reasoning=thinks,
             ),
         )
 

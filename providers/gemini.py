@@ -10,7 +10,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from providers.errors import ProviderError
+from providers.errors import ProviderError, RateLimited, UpstreamFailure
+from providers.estimates import estimate_messages
 from providers.http_client import leaving_nothing_open
 from providers.http_errors import retry_after_seconds
 from providers.prices import price_of
@@ -75,7 +76,10 @@ class GeminiProvider(RemoteProvider):
         try:
             counted = await self._client().aio.models.count_tokens(model=model, contents=[*told, *contents])
         except Exception as error:
-            raise self._translated(error) from self._cause(error)
+            translated = self._translated(error)
+            if isinstance(translated, (RateLimited, UpstreamFailure)):
+                return estimate_messages(messages)  # The answer need not fail because its count did.
+            raise translated from self._cause(error)
         return counted.total_tokens or 0
 
     async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:

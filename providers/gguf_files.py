@@ -16,6 +16,7 @@ LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
 FIRST_PART = re.compile(r"-00001-of-(\d{5})$")
 DIGEST = re.compile(r"sha256:[0-9a-f]{1,64}")
 OLLAMA_MODEL = "application/vnd.ollama.image.model"
+OLLAMA_OF_THE_SYSTEM = Path("/usr/share/ollama/.ollama/models")
 MOST_FILES = 2_000
 
 
@@ -56,6 +57,7 @@ def gguf_files(bundled: Path, models_dir: Path, folders: Iterable[Path], home: P
         *_under(home / ".lmstudio" / "models", "lm_studio"),
         *_under(home / ".cache" / "lm-studio" / "models", "lm_studio"),
         *_in_ollama_store(home / ".ollama" / "models"),
+        *_in_ollama_store(OLLAMA_OF_THE_SYSTEM),
     ]
     files: dict[str, GgufFile] = {}
     for file in places:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextvars import ContextVar
+from ipaddress import ip_address
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import httpx2
@@ -54,8 +56,8 @@ async def raise_refusal(response: Any) -> None:
 class HttpClient:
     """A client of httpx2 that is opened on first use and that several conversations share."""
 
-    def __init__(self, timeouts: Timeouts, kept_connections: int = 100) -> None:
-        self._timeouts = timeouts
+    def __init__(self, timeouts: Timeouts, address: str | None, kept_connections: int = 100) -> None:
+        self._timeouts, self._address = timeouts, address
         self._kept_connections = kept_connections
         self._client: httpx2.AsyncClient | None = None
 
@@ -69,7 +71,7 @@ class HttpClient:
                     max_keepalive_connections=self._kept_connections,
                     keepalive_expiry=KEEP_SECONDS,
                 ),
-                **careful(),
+                **careful(self._address),
             )
         return self._client
 
@@ -103,18 +105,29 @@ async def leaving_nothing_open(call: Awaitable[AsyncIterator[T]]) -> AsyncGenera
             await response.aclose()
 
 
-def careful() -> dict[str, Any]:
-    """Return arguments of an `AsyncClient` of httpx or httpx2.
+def careful(address: str | None = None) -> dict[str, Any]:
+    """Return arguments of an `AsyncClient` of httpx or httpx2 for a service at `address`.
 
-    Redirects are not followed: they would carry the key to an address that nobody configured.
+    Redirects are not followed: they would carry the key to an address that nobody configured. What is on this machine
+    is not asked through the environment's proxy, which would read along and cannot reach it.
     """
     return {
+        "trust_env": not is_loopback(address),
         "follow_redirects": False,
         "event_hooks": {
             "request": [_watch_connection],
             "response": [_bound_lines, _refuse_redirect, _read_refusal, _remember],
         },
     }
+
+
+def is_loopback(address: str | None) -> bool:
+    """Say whether an address is on this machine."""
+    host = urlsplit(address or "").hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def on_new_connection(error: BaseException) -> bool:

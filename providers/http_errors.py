@@ -29,8 +29,8 @@ from providers.sentences import Sentence, say
 from providers.types import ProviderInfo
 
 TOO_LONG = re.compile(
-    r"context.{0,30}(length|window|size)|too (long|many tokens|large to process)|maximum.{0,30}tokens"
-    r"|exceed.{0,40}token"
+    r"context.{0,30}(length|window|size)|too (long|many tokens|large to process)|exceed.{0,40}token"
+    r"|maximum (?!allowed number of output).{0,30}tokens"
 )
 MISSING = re.compile(r"model.{0,80}(not found|does not exist|not exist|unknown)|(unknown|no such|invalid) model", re.I)
 UNPAID = re.compile(r"insufficient.?(quota|credit|balance)|credit balance|billing|payment required", re.I)
@@ -49,7 +49,8 @@ def status_error(
 ) -> ProviderError:
     """Return the error for an HTTP status and what the vendor said about it."""
     said = readable(reason)
-    if status == 402 or (status in (400, 403, 429) and retry_after is None and UNPAID.search(reason)):
+    is_unpaid = UNPAID.search(reason) and not RATE_LIMIT.search(reason)
+    if status == 402 or (status in (400, 403, 429) and retry_after is None and is_unpaid):
         return PaymentRequired(
             say("{provider} wants to be paid first: {reason}.", provider=info.label, reason=said),
             provider=info.key,
@@ -60,9 +61,9 @@ def status_error(
         return Unauthorized(
             say("{provider} refuses the key: {reason}.", provider=info.label, reason=said),
             provider=info.key,
-            hint=say(
-                "Check {variable}, or type another key in the Models tab.", variable=info.key_variable or "the key"
-            ),
+            hint=say("Check {variable}, or type another key in the Models tab.", variable=info.key_variable)
+            if info.key_variable
+            else say("Check the key in the configuration."),
             status=status,
         )
     if status == 429:

@@ -14,7 +14,7 @@ import httpx2
 
 from providers.errors import ProviderError
 from providers.estimates import estimate_messages, estimate_text
-from providers.http_client import careful
+from providers.http_client import careful, silence
 from providers.http_errors import retry_after_seconds, status_of_words
 from providers.openai import REASONS, wire_message
 from providers.remote import RemoteProvider
@@ -69,6 +69,10 @@ class HuggingFaceProvider(RemoteProvider):
 
     async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
         self._check_key()
+        if "://" in model:  # The client would go there, with the key.
+            raise self._not_found(model)
+        if self._endpoint.base_url is not None:  # So it would to the router, from a server of one's own.
+            return await self._embedded_there(texts, model)
         try:
             async with self._client() as client:
                 rows = [await client.feature_extraction(text, model=model) for text in texts]
@@ -76,9 +80,27 @@ class HuggingFaceProvider(RemoteProvider):
             raise self._translated(error) from self._cause(error)
         return [[float(value) for value in (row[0] if row.ndim > 1 else row)] for row in rows]
 
+    async def _embedded_there(self, texts: Sequence[str], model: str) -> list[list[float]]:
+        """Ask an own server by OpenAI's protocol, as Hugging Face's servers of embeddings speak it too."""
+        try:
+            response = await self._http.get().post(
+                self._url("embeddings"), json={"model": model, "input": list(texts)}, headers=self._headers()
+            )
+            if response.status_code != 200:
+                raise self._refused(response.status_code, _reason(response))
+            rows = sorted(json.loads(response.text)["data"], key=lambda row: int(row["index"]))
+            return [[float(value) for value in row["embedding"]] for row in rows]
+        except Exception as error:
+            raise self._translated(error) from self._cause(error)
+
+    def _url(self, place: str) -> str:
+        return f"{str(self.info.base_url).rstrip('/')}/{place}"
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+
     async def _list(self) -> list[ModelInfo] | None:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        response = await self._http.get().get(f"{str(self.info.base_url).rstrip('/')}/models", headers=headers)
+        response = await self._http.get().get(self._url("models"), headers=self._headers())
         cannot_list = response.status_code >= 500 and self._endpoint.base_url is not None
         if response.status_code in (404, 405) or cannot_list:
             return None
@@ -161,12 +183,11 @@ class HuggingFaceProvider(RemoteProvider):
     def _client(self) -> AsyncInferenceClient:
         from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 
-        # This client makes its connections by a factory of the whole process, whose own one follows redirects.
-        set_async_client_factory(lambda: httpx2.AsyncClient(**careful()))
         address = None if self._endpoint.base_url is None else str(self.info.base_url)
-        return AsyncInferenceClient(
-            base_url=address, token=self._key or NO_KEY, timeout=self._timeouts.first_piece + self._timeouts.idle
-        )
+        # This client makes its connections by a factory of the whole process, whose own one follows redirects.
+        set_async_client_factory(lambda: httpx2.AsyncClient(**careful(address)))
+        timeout: Any = httpx2.Timeout(silence(self._timeouts), connect=self._timeouts.connect)
+        return AsyncInferenceClient(base_url=address, token=self._key or NO_KEY, timeout=timeout)
 
 
 def _price(served: list[dict[str, Any]]) -> Price | None:

@@ -33,7 +33,7 @@ class LlamaCppApi(OpenAIProvider):
 
     def __init__(self, settings: ProviderSettings, others: Callable[[str], Provider]) -> None:
         super().__init__(settings, others)
-        self._http = HttpClient(settings.timeouts, kept_connections=0)
+        self._http = HttpClient(settings.timeouts, self.info.base_url, kept_connections=0)
 
     async def _events(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         usage, reason = Usage(0, 0), None

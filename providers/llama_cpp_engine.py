@@ -26,12 +26,15 @@ from providers.gguf_metadata import read_metadata
 from providers.llama_cpp_api import LlamaCppApi
 from providers.machine import gpus, process_bytes, usable_cores
 from providers.sentences import say
-from providers.types import Endpoint, LoadedModel, LoadOptions, Message, ProviderSettings
+from providers.types import Endpoint, LoadedModel, LoadOptions, Message, ProviderSettings, Timeouts
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONTEXT = 8192
 CPU_BATCH = 256  # llama.cpp looks for a Stop between batches of the prompt; a larger one is no faster on a processor.
 LOAD_SECONDS = 600.0
+PATIENT = Timeouts(
+    first_piece=86_400.0, idle=86_400.0
+)  # It is ours: while its process lives, it reads or waits in line.
 CRASH_SECONDS = 0.5
 LAST_LINES = 200
 LOGGED_ERROR = re.compile(r"[\d.]+ E \S+ +\S+ (.*)")
@@ -137,7 +140,7 @@ async def _engine(
     properties = (await http.get("/props")).raise_for_status().json()
     return Engine(
         process=process,
-        api=LlamaCppApi(replace(settings, endpoint=endpoint), _no_others),
+        api=LlamaCppApi(replace(settings, endpoint=endpoint, timeouts=PATIENT), _no_others),
         http=http,
         info=LoadedModel(
             name=file.name,

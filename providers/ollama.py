@@ -24,6 +24,7 @@ from providers.types import (
     FinishReason,
     Message,
     ModelInfo,
+    Notice,
     Progress,
     ProviderInfo,
     ReasoningDelta,
@@ -91,7 +92,7 @@ class OllamaProvider(RemoteProvider):
     async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
         try:
             async with self._client() as client:
-                answer = await client.embed(model=model, input=list(texts))
+                answer = await client.embed(model=model, input=list(texts), truncate=False)
         except Exception as error:
             raise self._translated(error) from self._cause(error)
         return [list(row) for row in answer.embeddings]
@@ -156,6 +157,10 @@ class OllamaProvider(RemoteProvider):
                         yield TextDelta(part.message.content, _logprobs(part))
                     if part.done:
                         usage = Usage(part.prompt_eval_count or 0, part.eval_count or 0)
+                        if usage.prompt_tokens >= limit:  # The estimate was too low.
+                            yield Notice(
+                                say("Ollama cut the conversation: it reads at most {limit} tokens.", limit=limit)
+                            )
                         yield Finished(REASONS.get(part.done_reason or "", "stop"), usage)
 
     def _options(self, request: ChatRequest, context_length: int) -> dict[str, Any]:
@@ -209,12 +214,12 @@ class OllamaProvider(RemoteProvider):
             timeout=httpx.Timeout(silence(self._timeouts), connect=self._timeouts.connect),
             # Without a key of its own the client would send OLLAMA_API_KEY to whatever address this is.
             headers={"Authorization": f"Bearer {self._key or 'none'}"},
-            **_keeping_headers(),
+            **_keeping_headers(self.info.base_url),
         )
 
 
-def _keeping_headers() -> dict[str, Any]:
-    options = careful()
+def _keeping_headers(address: str | None) -> dict[str, Any]:
+    options = careful(address)
     options["event_hooks"]["response"].append(raise_refusal)
     return options
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai.types.chat import ChatCompletionChunk
 
+EMBEDDED_AT_ONCE = 32
 OWN = frozenset(
     {
         "max_tokens",
@@ -99,11 +100,15 @@ class OpenAIProvider(RemoteProvider):
 
     async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
         self._check_key()
+        found: list[list[float]] = []
         try:
-            answer = await self._client().embeddings.create(model=model, input=list(texts), encoding_format="float")
+            for start in range(0, len(texts), EMBEDDED_AT_ONCE):  # All in one line would be longer than lines may be.
+                some = list(texts[start : start + EMBEDDED_AT_ONCE])
+                answer = await self._client().embeddings.create(model=model, input=some, encoding_format="float")
+                found += [list(row.embedding) for row in answer.data]
         except Exception as error:
             raise self._translated(error) from self._cause(error)
-        return [list(row.embedding) for row in answer.data]
+        return found
 
     async def _list(self) -> list[ModelInfo] | None:
         from openai import InternalServerError, NotFoundError, PermissionDeniedError

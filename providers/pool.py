@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import TypeVar
 
 from providers.base import Provider
 from providers.errors import (
-    ContextTooLong,
     MissingKey,
     ModelNotFound,
     PaymentRequired,
@@ -20,6 +21,7 @@ from providers.errors import (
     Rejected,
     Unauthorized,
 )
+from providers.http_errors import silent
 from providers.sentences import say
 from providers.types import (
     Capabilities,
@@ -34,6 +36,9 @@ from providers.types import (
     TextDelta,
 )
 
+T = TypeVar("T")
+
+FIND_SECONDS = 5.0
 REST_SECONDS = 10.0
 LONG_REST_SECONDS = 60.0
 LONGEST_WAIT = 20.0
@@ -44,7 +49,7 @@ ITS_OWN_FAULT = (ModelNotFound, Unauthorized, PaymentRequired, MissingKey)
 class Member:
     """A model of a pool: how many answers it writes now, and until when it rests (monotonic seconds)."""
 
-    provider: Provider
+    provider: str
     model: str
     busy: int = 0
     rests_until: float = 0.0
@@ -52,7 +57,7 @@ class Member:
     @property
     def model_id(self) -> str:
         """The id under which it can also be asked alone."""
-        return f"{self.provider.info.key}/{self.model}"
+        return f"{self.provider}/{self.model}"
 
     def rest(self, error: ProviderError) -> None:
         """Ask it nothing for a while: as long as it said, else by the kind of its failure."""
@@ -79,15 +84,20 @@ class PoolProvider(Provider):
         self._others = others
         self._members: dict[str, list[Member]] = {}
 
+    def asking(self, others: Callable[[str], Provider]) -> PoolProvider:
+        """Return these pools with other keys for their members; who is busy and who rests is the same."""
+        view = copy.copy(self)
+        view._others = others
+        return view
+
     async def list_models(self) -> list[ModelInfo]:
         rows = await asyncio.gather(*(self.find_model(name) for name in self._pools), return_exceptions=True)
         return [row for row in rows if isinstance(row, ModelInfo)]
 
     async def find_model(self, model: str) -> ModelInfo:
         members = self._of(model)
-        found = await asyncio.gather(
-            *(member.provider.find_model(member.model) for member in members), return_exceptions=True
-        )
+        awake = [member for member in members if member.rests_until <= time.monotonic()]
+        found = await asyncio.gather(*map(self._found, awake or members), return_exceptions=True)
         infos = [info for info in found if isinstance(info, ModelInfo)]
         if not infos:
             raise next(error for error in found if isinstance(error, BaseException))
@@ -103,15 +113,13 @@ class PoolProvider(Provider):
 
     def capabilities(self, model: str) -> Capabilities:
         members = self._of(model)
-        return reduce(_common, (member.provider.capabilities(member.model) for member in members))
+        return reduce(_common, (self._others(member.provider).capabilities(member.model) for member in members))
 
     async def count_tokens(self, messages: Sequence[Message], model: str) -> int:
-        member = self._next(self._of(model))
-        return await member.provider.count_tokens(messages, member.model)
+        return await self._first(model, lambda provider, name: provider.count_tokens(messages, name))
 
     async def embed(self, texts: Sequence[str], model: str) -> list[list[float]]:
-        member = self._next(self._of(model))
-        return await member.provider.embed(texts, member.model)
+        return await self._first(model, lambda provider, name: provider.embed(texts, name))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         members = self._of(request.model)
@@ -129,17 +137,17 @@ class PoolProvider(Provider):
             try:
                 asked = replace(request, model=member.model, attempts=1)
                 yield Notice(say("{model} answers.", model=member.model_id))
-                async with aclosing(member.provider.stream(asked)) as events:
+                async with aclosing(self._others(member.provider).stream(asked)) as events:
                     async for event in events:
                         began = began or isinstance(event, TextDelta | ReasoningDelta)
                         yield event
                 return
             except ProviderError as error:
-                if isinstance(error, Rejected) and not isinstance(error, (*ITS_OWN_FAULT, RateLimited)):
+                if _is_the_requests(error):
                     raise
                 member.rest(error)
                 failure = error
-                if began or isinstance(error, ContextTooLong):
+                if began:
                     raise
             finally:
                 member.busy -= 1
@@ -158,14 +166,44 @@ class PoolProvider(Provider):
                 hint=say("Choose one of the list, or add it to config/models.json."),
             )
         if pool not in self._members:
-            names = [member.split("/", 1) for member in self._pools[pool]]
-            self._members[pool] = [Member(self._others(key), name) for key, name in names]
+            parts = [member.partition("/") for member in self._pools[pool]]
+            self._members[pool] = [Member(provider, model) for provider, _, model in parts]
         return self._members[pool]
+
+    async def _found(self, member: Member) -> ModelInfo:
+        provider = self._others(member.provider)
+        try:
+            async with asyncio.timeout(FIND_SECONDS):
+                return await provider.find_model(member.model)
+        except TimeoutError as error:
+            raise silent(provider.info) from error
+
+    async def _first(self, pool: str, ask: Callable[[Provider, str], Awaitable[T]]) -> T:
+        """Ask the members for what is no answer, one after the other, until one gives it; who fails rests."""
+        failure: ProviderError | None = None
+        for member in sorted(self._of(pool), key=_order):
+            try:
+                return await ask(self._others(member.provider), member.model)
+            except ProviderError as error:
+                if _is_the_requests(error):
+                    raise
+                member.rest(error)
+                failure = error
+        assert failure is not None
+        raise failure
 
     def _next(self, members: Sequence[Member]) -> Member:
         """Return who rests least, and among those who do not rest, who writes least."""
-        now = time.monotonic()
-        return min(members, key=lambda member: (max(0.0, member.rests_until - now), member.busy))
+        return min(members, key=_order)
+
+
+def _order(member: Member) -> tuple[float, int]:
+    return max(0.0, member.rests_until - time.monotonic()), member.busy
+
+
+def _is_the_requests(error: ProviderError) -> bool:
+    """Say whether a request is to blame, so that no member would take it."""
+    return isinstance(error, Rejected) and not isinstance(error, (*ITS_OWN_FAULT, RateLimited))
 
 
 def _common(one: Capabilities, other: Capabilities) -> Capabilities:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from providers.types import Price
 
 PACKAGE = "genai-prices"
-MILLION = 1_000_000
+MILLION, USUAL = 1_000_000, 1000  # tokens
 
 
 @cache
@@ -26,11 +26,11 @@ def context_window(base_url: str, model: str) -> int | None:
 
 @cache
 def price_of(base_url: str, model: str) -> Price | None:
-    """Return what a million tokens cost; the longest prompts may cost more, which a turn's price counts."""
-    cost = cost_of(base_url, model, MILLION, 0), cost_of(base_url, model, 0, MILLION)
-    if cost[0] is None or cost[1] is None:
+    """Return what a million tokens cost in conversations of usual length; some vendors ask more for the longest."""
+    read, written = cost_of(base_url, model, USUAL, 0), cost_of(base_url, model, 0, USUAL)
+    if read is None or written is None:
         return None
-    return Price(cost[0], cost[1], f"{PACKAGE} {version(PACKAGE)}")
+    return Price(read * MILLION / USUAL, written * MILLION / USUAL, f"{PACKAGE} {version(PACKAGE)}")
 
 
 def cost_of(base_url: str, model: str, prompt_tokens: int, completion_tokens: int) -> float | None:

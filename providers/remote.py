@@ -52,9 +52,8 @@ class RemoteProvider(Provider):
         self._endpoint = endpoint
         self._timeouts = settings.timeouts
         self._key = endpoint.api_key
-        self._http = HttpClient(settings.timeouts)
-        self._listed: tuple[float, list[ModelInfo]] | None = None
-        self._listing = asyncio.Lock()
+        self._listed: tuple[float, list[ModelInfo] | None] | None = None
+        self._listing: asyncio.Task[list[ModelInfo] | None] | None = None
         self._sdk: Any = None
         own_address = endpoint.base_url is not None
         self.needs_key = self.needs_key and not own_address
@@ -65,6 +64,7 @@ class RemoteProvider(Provider):
             key_variable=endpoint.key_variable if own_address else self.info.key_variable,
             base_url=endpoint.base_url or self.info.base_url,
         )
+        self._http = HttpClient(settings.timeouts, self.info.base_url)
 
     @abstractmethod
     async def _list(self) -> list[ModelInfo] | None:
@@ -82,6 +82,10 @@ class RemoteProvider(Provider):
     def _describe(self, name: str) -> ModelInfo:
         """Describe a model of which only the name is known."""
 
+    def _taken(self, parameters: Parameters, info: ModelInfo) -> tuple[Parameters, list[Notice]]:
+        """Return the parameters that a model takes together, and a notice for each that is left out."""
+        return only_taken(parameters, info)
+
     @property
     def has_key(self) -> bool:
         """Whether the server has a key for it."""
@@ -90,7 +94,7 @@ class RemoteProvider(Provider):
     def with_key(self, key: str) -> Self:
         """Return this provider with another key; it shares the connections."""
         twin = copy.copy(self)
-        twin._key, twin._listed, twin._listing, twin._sdk = key, None, asyncio.Lock(), None
+        twin._key, twin._listed, twin._listing, twin._sdk = key, None, None, None
         return twin
 
     async def list_models(self) -> list[ModelInfo]:
@@ -116,7 +120,7 @@ class RemoteProvider(Provider):
         raise self._not_found(model)
 
     def capabilities(self, model: str) -> Capabilities:
-        known = self._listed[1] if self._listed else []
+        known = (self._listed[1] if self._listed else None) or []
         return next((info for info in known if info.name == model), self._describe(model)).capabilities
 
     async def count_tokens(self, messages: Sequence[Message], model: str) -> int:
@@ -124,7 +128,7 @@ class RemoteProvider(Provider):
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[StreamEvent, None]:
         info = await self.find_model(request.model)
-        parameters, notices = only_taken(request.parameters, info)
+        parameters, notices = self._taken(request.parameters, info)
         for notice in notices:
             yield notice
         request = replace(request, parameters=parameters)
@@ -169,21 +173,31 @@ class RemoteProvider(Provider):
         raise cut_off(self.info) if began else no_answer(self.info)
 
     async def _models(self) -> list[ModelInfo] | None:
-        async with self._listing:
-            if self._listed is None or time.monotonic() - self._listed[0] > LIST_SECONDS:
-                # The import of a vendor's client takes up to a second, in which nobody else shall wait.
-                await asyncio.to_thread(import_module, self.package)
-                try:
-                    async with asyncio.timeout(self._timeouts.idle):
-                        listed = await self._list()
-                except ProviderError:
-                    raise
-                except Exception as error:
-                    raise self._translated(error) from self._cause(error)
-                if listed is None:
-                    return None
-                self._listed = time.monotonic(), listed
+        """Return the list of the last minute; who asks while it is being fetched waits for the same one."""
+        if self._listed and time.monotonic() - self._listed[0] <= LIST_SECONDS:
             return self._listed[1]
+        if self._listing is None:
+            self._listing = asyncio.create_task(self._fetched_list())
+            self._listing.add_done_callback(self._list_fetched)
+        return await asyncio.shield(self._listing)
+
+    def _list_fetched(self, listing: asyncio.Task[list[ModelInfo] | None]) -> None:
+        self._listing = None
+        if not listing.cancelled():
+            listing.exception()  # Whoever waited may have left.
+
+    async def _fetched_list(self) -> list[ModelInfo] | None:
+        # The import of a vendor's client takes up to a second, in which nobody else shall wait.
+        await asyncio.to_thread(import_module, self.package)
+        try:
+            async with asyncio.timeout(self._timeouts.idle):
+                listed = await self._list()
+        except ProviderError:
+            raise
+        except Exception as error:
+            raise self._translated(error) from self._cause(error)
+        self._listed = time.monotonic(), listed
+        return listed
 
     def _translated(self, error: Exception) -> ProviderError:
         if isinstance(error, ProviderError):

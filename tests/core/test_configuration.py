@@ -157,7 +157,10 @@ def test_claude_is_anthropic() -> None:
         ("10.0.0.5:9999", "http://10.0.0.5:9999"),
         ("0.0.0.0", "http://127.0.0.1:11434"),
         ("0.0.0.0:8080", "http://127.0.0.1:8080"),
-        ("https://ollama.example", "https://ollama.example:11434"),
+        ("https://ollama.example", "https://ollama.example:443"),
+        ("http://ollama.example/path", "http://ollama.example:80/path"),
+        (":56789", "http://127.0.0.1:56789"),
+        ("[::1]", "http://[::1]:11434"),
         ("myhost", "http://myhost:11434"),
     ],
 )

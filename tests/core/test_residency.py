@@ -21,8 +21,9 @@ from core.library import Library
 from core.load_options import parse_options
 from core.models import Models
 from core.settings import Settings
-from providers.errors import ModelNotFound, OutOfMemory, ProviderError, Rejected
+from providers.errors import Cancelled, ModelNotFound, OutOfMemory, ProviderError, Rejected
 from providers.machine import Memory
+from providers.sentences import say
 from providers.types import LoadOptions, Parameters, TextDelta
 from tests.tiny_models import change_config
 
@@ -274,6 +275,84 @@ async def test_how_it_was_loaded_need_not_be_kept_to_answer(models: Models, app_
 
     assert loaded(models) == {"tiny"}
     assert (app_settings.data_dir / "config.json").read_text() == "{broken"
+
+
+async def test_a_load_that_fails_in_another_way_leaves_it_as_it_was(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import providers.transformers_local as module
+
+    real = module._load_model
+
+    def broken(name: str, folder: object, options: LoadOptions, *others: object) -> object:
+        if options.precision == "bf16":
+            raise OutOfMemory(say("There is not enough memory for {model}.", model=name))
+        return real(name, folder, options, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_load_model", broken)
+    await models.load("tiny")
+    with pytest.raises(OutOfMemory):
+        await models.load("tiny", options=LoadOptions(device="cpu", precision="bf16"))
+
+    assert loaded(models) == {"tiny"}
+
+
+async def test_a_load_in_line_can_be_cancelled_and_one_that_is_left_keeps_its_turn(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import providers.transformers_local as module
+
+    real = module._load_model
+
+    def slow(*values: object) -> object:
+        time.sleep(1)
+        return real(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_load_model", slow)
+    left = asyncio.ensure_future(models.load("other"))
+    await asyncio.sleep(0.2)
+    left.cancel()
+    waiting = asyncio.ensure_future(models.load("tiny"))
+    await asyncio.sleep(0.1)
+    models.cancel("tiny")
+    with pytest.raises(Cancelled):
+        await waiting
+
+    assert loaded(models) == {"other"}
+
+
+async def test_a_model_that_is_held_stays(models: Models) -> None:
+    await models.load("tiny")
+    provider, name = models.split("transformers/tiny")
+    with provider.hold(name), pytest.raises(Rejected, match="is answering"):
+        await models.unload("tiny")
+    await models.unload("tiny")
+
+    assert loaded(models) == set()
+
+
+async def test_a_device_left_open_is_that_of_the_settings(app_settings: Settings) -> None:
+    models = Models(replace(app_settings, device="cuda:9"))
+    with pytest.raises(Rejected, match="cuda:9"):
+        await models.estimate("tiny", LoadOptions(precision="bf16"))
+    await models.aclose()
+
+
+async def test_nothing_outside_the_models_folder_and_no_folder_of_models_is_deleted(
+    app_settings: Settings, models_dir: Path, tmp_path: Path
+) -> None:
+    models = Models(app_settings)
+    outside = app_settings.data_dir / "outside"
+    shutil.copytree(models_dir / "tiny", outside)
+    shutil.copytree(models_dir / "tiny", models_dir / "owner" / "one")
+    for name in (f"{models_dir}/../outside", str(outside), "owner", str(models_dir), f"{models_dir}/owner/.."):
+        with pytest.raises(ProviderError):
+            await models.delete(name)
+
+    assert (outside / "config.json").is_file()
+    assert (models_dir / "owner" / "one" / "config.json").is_file()
+    shutil.rmtree(models_dir / "owner")
+    shutil.rmtree(outside)
 
 
 async def test_a_model_of_ones_own_is_deleted_and_others_are_not(app_settings: Settings, models_dir: Path) -> None:

@@ -15,7 +15,7 @@ from core.session_keys import MAX_SESSIONS, SessionKeys
 from core.settings import Settings
 from providers.errors import MissingKey
 from providers.remote import RemoteProvider
-from providers.types import Endpoint, ProviderInfo
+from providers.types import ChatRequest, Endpoint, Message, Parameters, Pool, ProviderInfo
 from tests.wire import talker
 from tests.wire.loopback import WireServer, wire_server
 from tests.wire.openai import OpenAIWire
@@ -115,6 +115,31 @@ async def test_visitors_have_the_servers_key_for_the_default_model_only(models: 
     assert isinstance(provider, RemoteProvider)
     assert provider.has_key
     await by_default.aclose()
+
+
+async def test_a_pool_asks_its_members_with_the_same_keys(models: Models, server: WireServer) -> None:
+    configuration = replace(models.settings.configuration, pools=(Pool("both", (MODEL,)),))
+    visited = Models(replace(models.settings, auth="guest", configuration=configuration))
+    await _ask(visited, "pool/both")
+    assert sent_keys(server) == {"Bearer none"}
+
+    server.requests.clear()
+    visited.session_keys.keep("mine", visited.provider("served").info, KEY)
+    await _ask(visited.for_session("mine"), "pool/both")
+    assert sent_keys(server) == {f"Bearer {KEY}"}
+    await visited.aclose()
+
+    server.requests.clear()
+    by_default = Models(replace(visited.settings, default_model="pool/both"))
+    await _ask(by_default, "pool/both")
+    assert sent_keys(server) == {"Bearer sk-of-the-server"}
+    await by_default.aclose()
+
+
+async def _ask(models: Models, model_id: str) -> None:
+    provider, name = models.split(model_id)
+    request = ChatRequest(name, (Message("user", "Hi"),), Parameters(max_tokens=2))
+    assert [event async for event in provider.stream(request)]
 
 
 async def test_visitors_may_not_use_the_vendors_without_a_key_of_their_own(models: Models) -> None:

@@ -21,7 +21,7 @@ from core.errors import NotAllowed
 from core.hub_search import search_hub
 from core.models import Models
 from core.settings import Settings
-from providers.errors import Cancelled, ModelNotFound, ProviderError, Unreachable
+from providers.errors import Cancelled, ModelNotFound, ProviderError, Rejected, Unreachable
 from providers.hub_download import parts_of
 from providers.types import LoadOptions
 from tests.tiny_models import make_chat_model
@@ -78,7 +78,30 @@ async def test_a_model_is_fetched_without_pickles_and_code_and_then_answers(mode
 
 
 async def test_a_load_fetches_what_is_not_here(models: Models, hub: Hub) -> None:
-    assert (await models.load(NAME, fetch=True)).loaded
+    assert (await models.load(NAME)).loaded
+    assert models.downloads.of("transformers/" + NAME)
+
+
+async def test_what_is_here_is_not_fetched_again(models: Models, hub: Hub) -> None:
+    await fetched(models)
+    hub.ranges.clear()
+    with pytest.raises(Rejected, match="is on this machine already"):
+        await fetched(models)
+
+    assert not hub.ranges
+    assert (await models.load(NAME)).loaded
+
+
+async def test_files_that_are_the_same_are_fetched_once(models: Models, hub: Hub, remote: Path) -> None:
+    twin = remote / NAME / "special_tokens_map.json"
+    shutil.copy(remote / NAME / "tokenizer_config.json", twin)
+    try:
+        await fetched(models)
+    finally:
+        twin.unlink()
+    folder = models.settings.data_dir / "models" / NAME
+
+    assert (folder / twin.name).read_bytes() == (folder / "tokenizer_config.json").read_bytes()
 
 
 async def test_a_download_that_was_cut_goes_on_from_where_it_was(

@@ -104,6 +104,20 @@ async def test_who_failed_rests(group: Group) -> None:
     assert len(group.servers["two"].chats) == 4
 
 
+async def test_what_is_no_answer_is_asked_of_who_lives(group: Group) -> None:
+    dead, alive = group.servers.values()
+    dead.stop()
+    found = await group.pool.find_model("both")
+    rows = await group.pool.embed(["one"], "both")
+
+    assert found.name == "both"
+    assert rows == [talker.embedding("one")]
+    assert await group.pool.count_tokens([Message("user", "Hi")], "both") > 0
+    assert (await group.ask())[0]
+    assert not dead.chats
+    assert len(alive.chats) == 1
+
+
 async def test_a_wrong_key_of_one_is_no_end(group: Group) -> None:
     group.servers["one"].faults.append(Status(401))
 

@@ -10,7 +10,8 @@ import pytest
 
 from providers.base import Provider
 from providers.catalog import create_provider
-from providers.errors import MissingKey, Rejected
+from providers.errors import MissingKey, ModelNotFound, Rejected
+from providers.remote import RemoteProvider
 from providers.types import (
     ChatRequest,
     Endpoint,
@@ -106,11 +107,44 @@ async def test_a_picture_travels_inside_the_message(vendor: Connected) -> None:
     assert "iVBORw0KGgo" in str(vendor.body), "its base64"
 
 
-@on("openai", "gemini", "ollama")
+@on("openai", "huggingface", "gemini", "ollama")
 async def test_texts_are_embedded(vendor: Connected) -> None:
     rows = await vendor.provider.embed(["one", "two"], vendor.model)
 
     assert rows == [talker.embedding("one"), talker.embedding("two")]
+
+
+@on("huggingface")
+async def test_an_address_is_no_model_to_embed_with(vendor: Connected) -> None:
+    with pytest.raises(ModelNotFound):
+        await vendor.provider.embed(["one"], "http://elsewhere.example/model")
+
+
+@pytest.mark.parametrize(
+    ("model", "taken"),
+    [
+        ("claude-3-5-haiku-20241022", {"temperature", "top_p", "top_k"}),
+        ("claude-sonnet-4-20250514", {"temperature", "top_p", "top_k"}),
+        ("claude-opus-4-6", {"temperature", "top_p", "top_k"}),
+        ("claude-opus-4-7", set()),
+        ("claude-sonnet-5", set()),
+    ],
+)
+def test_claude_is_sent_no_sampling_that_it_refuses(model: str, taken: set[str]) -> None:
+    provider = create_provider("anthropic", ProviderSettings(Path(), Path(), Path()), lambda name: pytest.fail(name))
+
+    assert provider.capabilities(model).parameters & {"temperature", "top_p", "top_k"} == taken
+
+
+def test_of_temperature_and_top_p_newer_claudes_are_sent_one() -> None:
+    provider = create_provider("anthropic", ProviderSettings(Path(), Path(), Path()), lambda name: pytest.fail(name))
+    assert isinstance(provider, RemoteProvider)
+    given = Parameters(temperature=0.5, top_p=0.9)
+    sent, notices = provider._taken(given, provider._describe("claude-sonnet-4-5-20250929"))
+
+    assert (sent.temperature, sent.top_p) == (0.5, None)
+    assert "top_p" in str(notices[0].sentence)
+    assert provider._taken(given, provider._describe("claude-3-5-haiku-20241022")) == (given, [])
 
 
 @on("anthropic")
