@@ -21,6 +21,7 @@ from core.resources import measure
 from providers.errors import ProviderError
 from providers.types import ATTENTIONS, DEVICES, PRECISIONS, QUANTIZATIONS, LoadOptions
 
+IS_OPEN = "() => document.querySelector('#machine')?.checkVisibility() ?? false"
 TICK_SECONDS = 2.0
 OPTIONS = ("device", "precision", "quantization", "attention")
 COLUMNS = ("model", "size", "context", "licence", "languages", "note")
@@ -34,6 +35,7 @@ class Overview:
     loaded: gr.HTML
     downloads: gr.HTML
     timer: gr.Timer
+    is_open: gr.Checkbox
 
     @property
     def shown(self) -> list[gr.components.Component]:
@@ -74,7 +76,8 @@ def build_overview() -> Overview:
     gr.Markdown(t("loaded_title"))
     loaded = gr.HTML(elem_id="loaded-models", padding=False)
     downloads = gr.HTML(elem_id="downloads", padding=False)
-    return Overview(machine, loaded, downloads, gr.Timer(TICK_SECONDS, active=False))
+    is_open = gr.Checkbox(visible=False, value=False)
+    return Overview(machine, loaded, downloads, gr.Timer(TICK_SECONDS, active=False), is_open)
 
 
 def build_suggestions() -> Suggestions:
@@ -161,7 +164,7 @@ def wire(
     }
     area.select(lambda: gr.Timer(active=True), None, overview.timer, **quiet).then(**look)
     demo.load(actions.open, None, [model, suggestions.catalogue], **quiet)
-    overview.timer.tick(**look)
+    overview.timer.tick(actions.look_again, overview.is_open, [*overview.shown, overview.timer], js=IS_OPEN, **quiet)
     gr.on([model.change, *(option.change for option in detail.options)], **ask)
     for table in (suggestions.catalogue, suggestions.found):
         table.select(actions.name_row, None, model, **quiet)
@@ -172,9 +175,10 @@ def wire(
     detail.unload.click(actions.unload, model, None, **quiet).then(**look).then(**ask).then(**lists)
     detail.download.click(actions.download, model, overview.downloads, **quiet).then(**look).then(**ask).then(**lists)
     detail.default.click(actions.prefer, model, None, **quiet)
-    detail.delete.click(lambda: gr.update(visible=True), None, detail.asking, **quiet)
+    named = gr.State("")  # What the question is about stays, whatever the field holds when it is answered.
+    detail.delete.click(actions.ask_to_delete, model, [detail.asking, detail.confirm, named], **quiet)
     detail.keep.click(lambda: gr.update(visible=False), None, detail.asking, **quiet)
-    detail.confirm.click(actions.delete, model, detail.asking, **quiet).then(**look).then(**lists)
+    detail.confirm.click(actions.delete, named, detail.asking, **quiet).then(**look).then(**lists)
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,12 @@ class PanelActions:
             loaded_html(self.models.residency.residents(), self.models.speeds, language),
             downloads_html(self.models.downloads.list(), language),
         )
+
+    async def look_again(self, is_open: bool, request: gr.Request) -> list[Any]:
+        """Show the same again, or stop looking where the tab is not open any more."""
+        if is_open:
+            return [*await self.look(request), gr.skip()]
+        return [gr.skip(), gr.skip(), gr.skip(), gr.Timer(active=False)]
 
     async def estimate(self, request: gr.Request, model: str, *values: Any) -> str:
         """Show what the named model would take with these options."""
@@ -245,8 +255,13 @@ class PanelActions:
         if chosen := await self._telling(request, self._models(request).make_default(model)):
             gr.Info(text("model_is_default", language_of(request), model=chosen))
 
+    def ask_to_delete(self, model: str, request: gr.Request) -> tuple[Any, Any, str]:
+        """Ask whether the named model is really to be deleted."""
+        confirm = text("model_delete_confirm", language_of(request), model=model)
+        return gr.update(visible=bool(model.strip())), gr.update(value=confirm), model
+
     async def delete(self, model: str, request: gr.Request) -> Any:
-        """Delete the named model from the disk."""
+        """Delete the model that was asked about from the disk."""
         await self._telling(request, self._models(request).delete(model))
         return gr.update(visible=False)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +144,9 @@ def wire(
     ).then(**listing)
     ui.refresh.click(actions.list_rows, picker.choice, lists, **quiet)
     demo.load(actions.list_rows, picker.choice, lists, **quiet)
-    demo.load(actions.follow, picker.choice, picker.state, concurrency_limit=None, **quiet).then(
+    built = models.full_id("")
+    demo.load(lambda: actions.new_default(built), None, [picker.choice, picker.chosen], **quiet)
+    demo.load(actions.follow_default, None, picker.state, concurrency_limit=None, **quiet).then(
         actions.list_rows, picker.choice, lists, **quiet
     )
 
@@ -234,6 +237,17 @@ class ModelActions:
     def name_row(self, event: gr.SelectData) -> str:
         """Return the model of the row that was clicked."""
         return str(event.row_value[0])
+
+    def new_default(self, built: str) -> tuple[Any, Any]:
+        """Choose the default where another one was made it since the page was built."""
+        default = self.models.full_id("")
+        return (_selected(default), default) if default != built else (gr.skip(), gr.skip())
+
+    async def follow_default(self, request: gr.Request) -> AsyncGenerator[str, None]:
+        """Bring the default model into memory, and tell how it stands."""
+        async with aclosing(self.follow(self.models.full_id(""), request)) as lines:
+            async for line in lines:
+                yield line
 
     async def follow(self, model_id: str, request: gr.Request) -> AsyncGenerator[str, None]:
         """Bring the chosen model into memory, where it is not, and tell how it stands until it is or has failed."""

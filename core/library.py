@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from core.load_options import chosen
 from core.model_entries import ModelEntry
 from providers.sentences import say
 from providers.types import LoadOptions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -69,7 +72,8 @@ class Library:
         if known is None or known[0] != changed:
             try:
                 known = changed, read_file(file)
-            except ConfigurationError:
+            except ConfigurationError as error:
+                log.warning("What it said before goes on: %s", error)
                 known = changed, known[1] if known else ConfigurationFile()
             self._read[file] = known
         return known[1]
