@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,6 +41,7 @@ from providers.loading import PRECISION_NAMES, SHORT_NAMES
 from providers.openai import OpenAIProvider
 from providers.transformers_local import TransformersProvider
 from providers.types import PRECISIONS, ChatRequest, Finished, LoadOptions, Message, Parameters, TextDelta
+from tests.tiny_models import make_adapter
 
 PEOPLE = 8
 WORDS = 110
@@ -98,13 +100,21 @@ class Bench:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
         self._bare: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, precision)).eval()
 
-    async def ask(self, messages: tuple[Message, ...] | str, tokens: int = TOKENS, **values: Any) -> Told:
+    @cached_property
+    def adapter(self) -> Path:
+        """An adapter that changes what the model says."""
+        folder = Path(self.exits.enter_context(TemporaryDirectory()))
+        return make_adapter(folder, Path(self.name), self.name) / "adapter-1"
+
+    async def ask(
+        self, messages: tuple[Message, ...] | str, tokens: int = TOKENS, adapter: Path | None = None, **values: Any
+    ) -> Told:
         """Ask through the provider, greedily."""
         if isinstance(messages, str):
             messages = (Message("user", messages),)
         parameters = replace(Parameters(temperature=0.0, max_tokens=tokens), **values)
         start, first, pieces = self.clock(), 0.0, []
-        async with aclosing(self.provider.stream(ChatRequest(self.name, messages, parameters))) as events:
+        async with aclosing(self.provider.stream(ChatRequest(self.name, messages, parameters, adapter))) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     first = first or self.clock()
@@ -221,14 +231,18 @@ async def eight(bench: Bench, number: int) -> dict[str, float]:
 
 
 async def turns(bench: Bench, number: int) -> dict[str, float]:
-    """A late turn of a conversation, against reading it all; and whether the text is that of bare `generate`."""
+    """A late turn of a conversation, against reading it all; and whether every text is as it would be alone.
+
+    Greedy text of the base is compared with bare `generate`; that of a seed and of an adapter with itself alone.
+    """
     history = (Message("user", question(number, HISTORY_WORDS)),)
     begun = await bench.ask(history, 2)
     turn = (*history, Message("assistant", begun.text), Message("user", question(number + 1, NEW_WORDS)))
-    late, neighbour, edited = await asyncio.gather(
+    late, neighbour, edited, adapted = await asyncio.gather(
         bench.ask(turn, 16),
         bench.ask(question(number + 2, WORDS), 24, temperature=1.0, seed=number),
         bench.ask((Message("user", turn[0].content[:-40]),), 16),
+        bench.ask(question(number + 4, WORDS), 16, adapter=bench.adapter),
     )
     again = await bench.ask(
         (*turn, Message("assistant", late.text), Message("user", question(number + 3, NEW_WORDS))), 8
@@ -236,7 +250,13 @@ async def turns(bench: Bench, number: int) -> dict[str, float]:
     whole = await asyncio.to_thread(bench.bare, turn, 16)
     whole_edited = await asyncio.to_thread(bench.bare, (Message("user", turn[0].content[:-40]),), 16)
     alone = await bench.ask(question(number + 2, WORDS), 24, temperature=1.0, seed=number)
-    same = (late.text, edited.text, neighbour.text) == (whole.text, whole_edited.text, alone.text)
+    adapted_alone = await bench.ask(question(number + 4, WORDS), 16, adapter=bench.adapter)
+    same = (late.text, edited.text, neighbour.text, adapted.text) == (
+        whole.text,
+        whole_edited.text,
+        alone.text,
+        adapted_alone.text,
+    )
     return {"turn20_first_token_ratio": again.first / whole.first, "reuse_identical": float(same)}
 
 
@@ -311,7 +331,7 @@ PARTS = {"one": one, "eight": eight, "turns": turns, "stop": stop, "serve": serv
 async def measure(
     dimensions: dict[str, Any], rounds: int, parts: list[str], clock: Callable[[], float], precision: str
 ) -> dict[str, Any]:
-    """Run each part so many times, after a first round that does not count."""
+    """Run each part so many times, after a first round that does not count, where there are several."""
     machine, others = report.machine(), report.OtherPrograms()
     name = str(random_model(dimensions))
     settings = Settings().for_providers()
@@ -321,9 +341,9 @@ async def measure(
     measured: dict[str, list[float]] = {}
     async with bench.exits:
         for part in parts:
-            for number in range(1, rounds + 1):
+            for number in range(0 if rounds > 1 else 1, rounds + 1):
                 found = await PARTS[part](bench, number)
-                for key, value in found.items():
+                for key, value in found.items() if number else ():
                     measured.setdefault(key, []).append(value)
                 report.progress(f"{part} {number}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
     await provider.aclose()

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,7 @@ from benchmarks.report import Spread
 from benchmarks.rivals import random_llama
 from benchmarks.scripted_server import CHUNKS
 from core.settings import ROOT, Settings
-from providers.gguf_files import GgufFile
-from providers.llama_cpp_engine import start_engine
+from providers.llama_cpp import LlamaCppProvider
 from providers.openai import OpenAIProvider
 from providers.types import ChatRequest, Endpoint, LoadOptions, Message, Parameters, ProviderSettings, TextDelta
 
@@ -121,10 +120,12 @@ async def llama_cpp(rounds: int) -> dict[str, Any]:
     """Measure one chat at a time on one GGUF: through our provider, and by plain HTTP from the same server."""
     with tempfile.TemporaryDirectory() as folder:
         file = (await asyncio.to_thread(random_llama, Path(folder), SMOLLM2_135M))[1]
-        engine = await start_engine(GgufFile("random", file, "folder"), LoadOptions(device="cpu"), _settings())
+        provider = LlamaCppProvider(replace(_settings(), models_dir=Path(folder)))
+        await provider.load(file.stem, LoadOptions(device="cpu"))
+        engine = provider._resident[file.stem]
         runs: dict[str, list[Answer]] = {"ours": [], "server": []}
         ways: dict[str, Callable[[str], AsyncIterator[bool]]] = {
-            "ours": lambda text: _ours(engine.api, text),
+            "ours": lambda text: _ours(provider, file.stem, text),
             "server": lambda text: _plain(engine.http, text),
         }
         try:
@@ -136,7 +137,7 @@ async def llama_cpp(rounds: int) -> dict[str, Any]:
                 if number >= 0:
                     report.progress(f"round {number + 1} of {rounds}: {_answers(runs)}")
         finally:
-            await engine.aclose()
+            await provider.aclose()
     pairs = list(zip(runs["ours"], runs["server"], strict=True))
     speed = Spread.of(ours.tokens_per_second / server.tokens_per_second for ours, server in pairs)
     first = Spread.of(ours.first_token_seconds / server.first_token_seconds for ours, server in pairs)
@@ -154,9 +155,9 @@ async def llama_cpp(rounds: int) -> dict[str, Any]:
     }
 
 
-async def _ours(api: OpenAIProvider, text: str) -> AsyncIterator[bool]:
-    request = ChatRequest("model", (Message("user", text),), Parameters(temperature=0.0, max_tokens=NEW_TOKENS))
-    async with aclosing(api.stream(request)) as events:
+async def _ours(provider: LlamaCppProvider, model: str, text: str) -> AsyncIterator[bool]:
+    request = ChatRequest(model, (Message("user", text),), Parameters(temperature=0.0, max_tokens=NEW_TOKENS))
+    async with aclosing(provider.stream(request)) as events:
         async for event in events:
             if isinstance(event, TextDelta):
                 yield True
@@ -199,8 +200,6 @@ def _scripted_server() -> Iterator[str]:
 
 
 def _settings(endpoint: Endpoint | None = None) -> ProviderSettings:
-    from dataclasses import replace
-
     return replace(Settings().for_providers(), endpoint=endpoint)
 
 

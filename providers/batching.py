@@ -19,11 +19,12 @@ import torch
 
 from providers.batch_row import AnswerCancelled, NoRoom, Row, too_many_wait
 from providers.kept_prefixes import Entry, KeptPrefixes, common_length
+from providers.memory import LONGEST_PIECE
 from providers.packed_attention import GROWTH, TokenCache, Work, forward
 from providers.types import EngineFigures
 
 STEP_SECONDS, STEP_SECONDS_ALONE = 0.4, 1.0  # More pieces of a prompt take longer in all; fewer let others wait.
-FIRST_CHUNK, LEAST_CHUNK, MOST_CHUNK = 64, 32, 2048  # tokens of prompts in one step
+FIRST_CHUNK, LEAST_CHUNK = 64, 32  # tokens of prompts in one step, at most LONGEST_PIECE
 LINGER_SECONDS = 2.0
 SHARED = 64  # tokens; who begins like a prompt that is being read by so many more waits for it
 SPEED_SECONDS = 5.0
@@ -207,7 +208,7 @@ class BatchEngine:
         reading = [row for row in self._running if row.left > 1]
         seconds = STEP_SECONDS if len(self._running) > 1 else STEP_SECONDS_ALONE
         measured = int(seconds / self._seconds_a_token) if self._seconds_a_token else FIRST_CHUNK
-        rest = min(max(measured, LEAST_CHUNK), MOST_CHUNK)
+        rest = min(max(measured, LEAST_CHUNK), LONGEST_PIECE)
         shares: Counter[Row] = Counter()
         for row, most in (
             *((row, rest // 2) for row in reading[:1]),

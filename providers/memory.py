@@ -17,6 +17,7 @@ NF4_BYTES = 0.5 + 4 / 64  # bitsandbytes keeps an fp32 maximum for each 64 weigh
 SCALE_BYTES = 2
 RUNTIME_BYTES = 100_000_000
 GGUF_RUNTIME_BYTES = 90_000_000
+LONGEST_PIECE = 2048  # tokens of a prompt that the engine computes at once
 EMBEDDING_WORDS = ("embed", "wte", "wpe")
 OUTPUT_WORDS = ("lm_head", "embed_out")
 CONVOLVED = frozenset({"gpt2", "openai-gpt"})  # Their layers are Conv1D, which our int8 does not replace.
@@ -133,9 +134,13 @@ def _layer_kinds(text: Mapping[str, Any], layers: int) -> list[str]:
 
 
 def overhead_bytes(sizes: Sizes, context_length: int, number_bytes: int) -> int:
-    """Return what computing takes beside weights and cache: the runtime, and the activations of a prompt that long."""
-    per_token = 3 * sizes.intermediate + 6 * sizes.hidden
-    return RUNTIME_BYTES + context_length * per_token * number_bytes + 2 * sizes.vocabulary * 4
+    """Return what computing takes beside weights and cache: the runtime, and the largest piece of a prompt.
+
+    A longer prompt is read in pieces, of which each token looks at all tokens before.
+    """
+    piece = min(context_length, LONGEST_PIECE)
+    per_token = 3 * sizes.intermediate + 6 * sizes.hidden + (context_length if context_length > piece else 0)
+    return RUNTIME_BYTES + piece * per_token * number_bytes + 2 * sizes.vocabulary * 4
 
 
 def gguf_kv_bytes(facts: Mapping[str, Any], context_length: int) -> int:
