@@ -165,7 +165,7 @@ def test_prompts_in_pieces_beside_others_are_the_same(
 ) -> None:
     prompts = [question(f"{n}" * (50 + 173 * n)) for n in range(6)]
     alone = [Asked(load(), prompt, GREEDY).text() for prompt in prompts]
-    monkeypatch.setattr("providers.batching.MOST_CHUNK", 37)
+    monkeypatch.setattr("providers.batching.LONGEST_PIECE", 37)
     model = load()
     together = [Asked(model, prompt, GREEDY) for prompt in prompts]
 
