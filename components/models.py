@@ -145,7 +145,7 @@ def wire(
     ui.refresh.click(actions.list_rows, picker.choice, lists, **quiet)
     demo.load(actions.list_rows, picker.choice, lists, **quiet)
     built = models.full_id("")
-    demo.load(lambda: actions.new_default(built), None, [picker.choice, picker.chosen], **quiet)
+    demo.load(lambda: actions.new_default(built), None, _changed_by_choice(picker, parameters), **quiet)
     demo.load(actions.follow_default, None, picker.state, concurrency_limit=None, **quiet).then(
         actions.list_rows, picker.choice, lists, **quiet
     )
@@ -238,10 +238,12 @@ class ModelActions:
         """Return the model of the row that was clicked."""
         return str(event.row_value[0])
 
-    def new_default(self, built: str) -> tuple[Any, Any]:
+    def new_default(self, built: str) -> list[Any]:
         """Choose the default where another one was made it since the page was built."""
         default = self.models.full_id("")
-        return (_selected(default), default) if default != built else (gr.skip(), gr.skip())
+        if default == built:
+            return [gr.skip()] * (3 + len(PARAMETERS))
+        return [_selected(default), default, gr.skip(), *for_capabilities(self.models.capabilities(default))]
 
     async def follow_default(self, request: gr.Request) -> AsyncGenerator[str, None]:
         """Bring the default model into memory, and tell how it stands."""

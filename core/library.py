@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,16 @@ class Library:
         """Keep how a model is loaded from now on. Raises InvalidRequest and StorageFailed as `select` does."""
         if options == (self.options(model_id) or LoadOptions()):
             return
-        kept = {name: chosen(each) for name, each in self._contents(self.file).load_options.items() if name != model_id}
-        self._change({"load_options": kept | ({model_id: chosen(options)} if chosen(options) else {})})
+
+        def changed(before: dict[str, Any]) -> dict[str, Any]:
+            kept = {name: each for name, each in before.get("load_options", {}).items() if name != model_id}
+            return {"load_options": kept | ({model_id: chosen(options)} if chosen(options) else {})}
+
+        self._change(changed)
 
     def select(self, model_id: str) -> None:
         """Keep the default. Raises InvalidRequest for a broken file, StorageFailed where it cannot be written."""
-        self._change({"selected_model": model_id})
+        self._change(lambda _: {"selected_model": model_id})
 
     def _contents(self, file: Path) -> ConfigurationFile:
         """Return what a file says; what it said before, while somebody is at it and it cannot be read."""
@@ -78,7 +83,7 @@ class Library:
             self._read[file] = known
         return known[1]
 
-    def _change(self, values: dict[str, Any]) -> None:
+    def _change(self, values: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         with self._lock:
             try:
                 before = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {}
@@ -92,7 +97,7 @@ class Library:
             try:
                 self.data_dir.mkdir(parents=True, exist_ok=True)
                 with written.open("w", encoding="utf-8") as stream:
-                    stream.write(json.dumps(before | values, indent=2, ensure_ascii=False) + "\n")
+                    stream.write(json.dumps(before | values(before), indent=2, ensure_ascii=False) + "\n")
                     stream.flush()
                     os.fsync(stream.fileno())
                 written.replace(self.file)

@@ -12,6 +12,7 @@ from core.errors import InvalidRequest
 from providers.sentences import say
 from providers.types import ATTENTIONS, DEVICES, PRECISIONS, QUANTIZATIONS, LoadOptions
 
+WRITTEN = ("device", "precision", "quantization", "context_length", "attention")
 CONTEXTS = (64, 10_000_000)
 NUMBERED = re.compile(r"cuda:\d{1,2}", re.ASCII)
 
@@ -50,8 +51,8 @@ def parse_options(
 
 def chosen(options: LoadOptions) -> dict[str, Any]:
     """Return the options that differ from the automatic ones, as `parse_options` takes them."""
-    automatic = asdict(LoadOptions())
-    return {name: value for name, value in asdict(options).items() if value != automatic[name]}
+    automatic, values = asdict(LoadOptions()), asdict(options)
+    return {name: values[name] for name in WRITTEN if values[name] != automatic[name]}
 
 
 def _written(value: Any) -> LoadOptions:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from core.downloads import Download, Downloads
 from core.errors import InvalidRequest, NotAllowed, RequestRefused
@@ -69,8 +70,7 @@ class Models:
     _providers: dict[str, Provider] = field(default_factory=dict)
     _loading_since: dict[str, float] = field(default_factory=dict)
     _progress: dict[str, Progress] = field(default_factory=dict)
-    _cancelled: dict[str, asyncio.Event] = field(default_factory=dict, repr=False)
-    _loads: set[asyncio.Task[LoadedModel]] = field(default_factory=set, repr=False)
+    _loads: dict[str, dict[asyncio.Task[LoadedModel], asyncio.Event]] = field(default_factory=dict, repr=False)
     _errors: dict[str, ProviderError] = field(default_factory=dict)
     _twins: dict[tuple[str, str], RemoteProvider] = field(default_factory=dict, repr=False)
     _keys: Keys = field(default_factory=lambda: NO_KEYS)
@@ -212,40 +212,43 @@ class Models:
         full_id = self.full_id(model_id)
         provider, name = self.split(full_id)
         self._loading_since.setdefault(full_id, time.monotonic())
-        cancelled = self._cancelled.setdefault(full_id, asyncio.Event())
         self._errors.pop(full_id, None)
         try:
             info = await self._found(full_id, fetch)
             if not isinstance(provider, LocalProvider):
                 return info
-            loaded = await self._into_memory(provider, name, options, force, cancelled)
+            loaded = await self._into_memory(provider, name, options, force)
         except ProviderError as error:
             self._errors[full_id] = copy.copy(error)  # Its traceback would hold the half-loaded weights.
             raise
         finally:
-            self._loading_since.pop(full_id, None)
-            self._cancelled.pop(full_id, None)
-            self._progress.pop(full_id, None)
+            if full_id not in self._loads:
+                self._loading_since.pop(full_id, None)
         return replace(info, loaded=True, context_length=loaded.context_length)
 
     async def _into_memory(
-        self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool, cancelled: asyncio.Event
+        self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool
     ) -> LoadedModel:
         """Load a model in its turn; a caller that leaves does not end the turn of a load that goes on."""
+        full_id = f"{provider.info.key}/{name}"
         self.residency.touch(provider, name)
         if base := provider.rests_on(name):
             self.residency.touch(*base)
         if options is None and any(model.name == name for model in provider.loaded()):
             return await provider.load(name)
+        cancelled = asyncio.Event()
         load = asyncio.create_task(self._load_in_turn(provider, name, options, force, cancelled))
-        self._loads.add(load)
-        load.add_done_callback(self._load_ended)
+        self._loads.setdefault(full_id, {})[load] = cancelled
+        load.add_done_callback(partial(self._load_ended, full_id))
         return await asyncio.shield(load)
 
-    def _load_ended(self, load: asyncio.Task[LoadedModel]) -> None:
-        self._loads.discard(load)
-        if not load.cancelled():
-            load.exception()  # Whoever waited may have left.
+    def _load_ended(self, full_id: str, load: asyncio.Task[LoadedModel]) -> None:
+        del self._loads[full_id][load]
+        if not self._loads[full_id]:
+            del self._loads[full_id]
+            self._loading_since.pop(full_id, None)
+        if not load.cancelled() and isinstance(error := load.exception(), ProviderError):
+            self._errors[full_id] = copy.copy(error)  # Whoever waited may have left.
 
     async def _load_in_turn(
         self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool, cancelled: asyncio.Event
@@ -287,9 +290,12 @@ class Models:
             ours = isinstance(provider, LocalProvider)  # What is broken here is not fetched under the same name.
             if ours or not fetch or self.settings.auth != "off" or provider.download(name) is None:
                 raise
-        async with aclosing(self._fetched(full_id)) as download:
-            async for state in download:
-                self._progress[full_id] = state.progress
+        try:
+            async with aclosing(self._fetched(full_id)) as download:
+                async for state in download:
+                    self._progress[full_id] = state.progress
+        finally:
+            self._progress.pop(full_id, None)
         return await self.find(full_id)
 
     async def download(self, model_id: str) -> AsyncGenerator[Download, None]:
@@ -344,8 +350,8 @@ class Models:
         full_id = self.full_id(model_id)
         provider, name = self.split(full_id)
         self.downloads.cancel(full_id)
-        if waiting := self._cancelled.get(full_id):
-            waiting.set()
+        for cancelled in self._loads.get(full_id, {}).values():
+            cancelled.set()
         if isinstance(provider, LocalProvider):
             provider.cancel_load(name)
 
@@ -430,8 +436,12 @@ class Models:
         }
 
     async def aclose(self) -> None:
-        """Stop the downloads, and free what the providers hold."""
+        """Stop the downloads and the loads, and free what the providers hold."""
         await self.downloads.aclose()
+        loads = [load for loads in self._loads.values() for load in loads]
+        for load in loads:
+            load.cancel()
+        await asyncio.gather(*loads, return_exceptions=True)
         for provider in self._providers.values():
             await provider.aclose()
 

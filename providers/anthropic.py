@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # The client has no arguments for them any more: models from 4.7 on refuse them, and all do that think as they see fit.
 SAMPLING = ("temperature", "top_p", "top_k")
 TAKES_SAMPLING = re.compile(r"claude-(3|[a-z]+-3|[a-z]+-4(-[0-6])?(-\d{8}|-latest)?$)")
-TAKES_ONE = re.compile(r"claude-[a-z]+-4-[1-6]")  # Of temperature and top_p.
+TAKES_ONE = re.compile(r"claude-[a-z]+-4-[1-6](?!\d)")  # Of temperature and top_p.
 TAKEN = frozenset({"max_tokens", "stop"})
 MAX_TOKENS = 4096
 REASONS: dict[str, FinishReason] = {

@@ -186,7 +186,8 @@ class BatchEngine:
 
     def _make_room(self, needed: int, spare: Entry | None = None) -> bool:
         """Forget old conversations but `spare` until so many bytes fit; if they cannot, forget none and say so."""
-        if needed and self._in_running() + needed > self._budget:
+        spared = spare.cache.nbytes if spare else 0
+        if needed and self._in_running() + spared + needed > self._budget:
             return False
         while self._used() + needed > self._budget:
             if not self._kept.drop_oldest(spare):

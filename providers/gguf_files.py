@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -103,14 +104,17 @@ def _in_hub_cache(folder: Path) -> Iterator[GgufFile]:
 def _in_ollama_store(folder: Path) -> Iterator[GgufFile]:
     """Read the manifests of Ollama's store, whose layers are files named by their digest."""
     manifests = folder / "manifests"
+    if not os.access(manifests, os.R_OK | os.X_OK):  # A system's own store is often its user's alone.
+        return
     for manifest in sorted(manifests.glob("*/*/*/*")):
         try:
             layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
             digest = next(layer["digest"] for layer in layers if layer["mediaType"] == OLLAMA_MODEL)
+            blob = folder / "blobs" / str(digest).replace(":", "-")
+            is_there = DIGEST.fullmatch(str(digest)) and blob.is_file()
         except (OSError, ValueError, KeyError, TypeError, StopIteration):
             continue
-        blob = folder / "blobs" / str(digest).replace(":", "-")
-        if DIGEST.fullmatch(str(digest)) and blob.is_file():
+        if is_there:
             _, owner, model, tag = manifest.relative_to(manifests).parts
             name = f"{model}:{tag}" if owner == "library" else f"{owner}/{model}:{tag}"
             yield GgufFile(name, blob, "ollama")

@@ -17,7 +17,7 @@ from providers.estimates import estimate_messages, estimate_text
 from providers.http_client import careful, silence
 from providers.http_errors import retry_after_seconds, status_of_words
 from providers.openai import REASONS, wire_message
-from providers.remote import RemoteProvider
+from providers.remote import EMBEDDED_AT_ONCE, RemoteProvider
 from providers.types import (
     Capabilities,
     ChatRequest,
@@ -82,16 +82,20 @@ class HuggingFaceProvider(RemoteProvider):
 
     async def _embedded_there(self, texts: Sequence[str], model: str) -> list[list[float]]:
         """Ask an own server by OpenAI's protocol, as Hugging Face's servers of embeddings speak it too."""
+        found: list[list[float]] = []
         try:
-            response = await self._http.get().post(
-                self._url("embeddings"), json={"model": model, "input": list(texts)}, headers=self._headers()
-            )
-            if response.status_code != 200:
-                raise self._refused(response.status_code, _reason(response))
-            rows = sorted(json.loads(response.text)["data"], key=lambda row: int(row["index"]))
-            return [[float(value) for value in row["embedding"]] for row in rows]
+            for start in range(0, len(texts), EMBEDDED_AT_ONCE):
+                asked = {"model": model, "input": list(texts[start : start + EMBEDDED_AT_ONCE])}
+                response = await self._http.get().post(self._url("embeddings"), json=asked, headers=self._headers())
+                if response.status_code != 200:
+                    raise self._refused(response.status_code, _reason(response))
+                rows = sorted(json.loads(response.text)["data"], key=lambda row: int(row["index"]))
+                found += [[float(value) for value in row["embedding"]] for row in rows]
+        except ProviderError:
+            raise
         except Exception as error:
             raise self._translated(error) from self._cause(error)
+        return found
 
     def _url(self, place: str) -> str:
         return f"{str(self.info.base_url).rstrip('/')}/{place}"

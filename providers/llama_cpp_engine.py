@@ -32,9 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONTEXT = 8192
 CPU_BATCH = 256  # llama.cpp looks for a Stop between batches of the prompt; a larger one is no faster on a processor.
 LOAD_SECONDS = 600.0
-PATIENT = Timeouts(
-    first_piece=86_400.0, idle=86_400.0
-)  # It is ours: while its process lives, it reads or waits in line.
+# It is ours: while its process lives, it reads or waits in line.
+PATIENT = Timeouts(first_piece=86_400.0, idle=86_400.0)
 CRASH_SECONDS = 0.5
 LAST_LINES = 200
 LOGGED_ERROR = re.compile(r"[\d.]+ E \S+ +\S+ (.*)")
@@ -106,7 +105,7 @@ async def start_engine(file: GgufFile, options: LoadOptions, settings: ProviderS
     assert process.stdin
     assert process.stdout
     assert process.stderr
-    log: deque[str] = deque(maxlen=LAST_LINES)
+    log = _Log()
     reading = asyncio.create_task(_read_log(process.stderr, log))
     process.stdin.write(json.dumps(wanted).encode() + b"\n")
     try:
@@ -115,9 +114,9 @@ async def start_engine(file: GgufFile, options: LoadOptions, settings: ProviderS
         if not line:
             await process.wait()
             await reading
-            raise _not_loaded(file, log)
+            raise _not_loaded(file, log.lines)
         address = json.loads(line)["address"]
-        device = await asyncio.to_thread(device_of, options) if any(map(OFFLOADED.search, log)) else "cpu"
+        device = await asyncio.to_thread(device_of, options) if log.offloaded else "cpu"
         return await _engine(process, address, key, file, device, time.perf_counter() - start, settings)
     except BaseException:
         if process.returncode is None:
@@ -166,13 +165,25 @@ def precision_of(file: GgufFile) -> str:
     return file.path.stem.rsplit("-", 1)[-1].lower()
 
 
-async def _read_log(stream: asyncio.StreamReader, log: deque[str]) -> None:
+class _Log:
+    """The newest lines that llama.cpp wrote, and whether it said that layers are on a GPU."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=LAST_LINES)
+        self.offloaded = False
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+        self.offloaded = self.offloaded or bool(OFFLOADED.search(line))
+
+
+async def _read_log(stream: asyncio.StreamReader, log: _Log) -> None:
     """Keep the newest lines: a pipe that nobody reads would stop the process."""
     while True:
         with contextlib.suppress(ValueError):  # Of a line that is too long, which is gone then.
             if not (line := await stream.readline()):
                 return
-            log.append(line.decode(errors="replace").rstrip())
+            log.add(line.decode(errors="replace").rstrip())
 
 
 def _no_others(name: str) -> Provider:

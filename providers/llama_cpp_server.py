@@ -1,4 +1,4 @@
-"""The process that holds one GGUF model: `python -m providers.llama_cpp_server`, started by `providers/llama_cpp.py`.
+"""The process that holds one GGUF model: `python -m providers.llama_cpp_server`, which `llama_cpp_engine.py` starts.
 
 It reads its options as one line of JSON, loads, writes its address as one line of JSON, and ends when its input does:
 so it never outlives who started it, and a file that crashes llama.cpp takes only this process with it.

@@ -136,9 +136,9 @@ def _layer_kinds(text: Mapping[str, Any], layers: int) -> list[str]:
 def overhead_bytes(sizes: Sizes, context_length: int, number_bytes: int) -> int:
     """Return what computing takes beside weights and cache: the runtime, and the largest piece of a prompt.
 
-    A longer prompt is read in pieces, of which each token looks at all tokens before.
+    A longer prompt is read in pieces, of which each token looks at all tokens before; models that see read it whole.
     """
-    piece = min(context_length, LONGEST_PIECE)
+    piece = context_length if "vision_config" in sizes.config else min(context_length, LONGEST_PIECE)
     per_token = 3 * sizes.intermediate + 6 * sizes.hidden + (context_length if context_length > piece else 0)
     return RUNTIME_BYTES + piece * per_token * number_bytes + 2 * sizes.vocabulary * 4
 

@@ -16,7 +16,7 @@ from providers.errors import ProviderError
 from providers.estimates import CHARACTERS_PER_TOKEN, estimate_messages
 from providers.http_errors import retry_after_seconds, status_of_words
 from providers.prices import context_window, price_of
-from providers.remote import RemoteProvider
+from providers.remote import EMBEDDED_AT_ONCE, RemoteProvider
 from providers.types import (
     Capabilities,
     ChatRequest,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai.types.chat import ChatCompletionChunk
 
-EMBEDDED_AT_ONCE = 32
 OWN = frozenset(
     {
         "max_tokens",
@@ -102,7 +101,7 @@ class OpenAIProvider(RemoteProvider):
         self._check_key()
         found: list[list[float]] = []
         try:
-            for start in range(0, len(texts), EMBEDDED_AT_ONCE):  # All in one line would be longer than lines may be.
+            for start in range(0, len(texts), EMBEDDED_AT_ONCE):
                 some = list(texts[start : start + EMBEDDED_AT_ONCE])
                 answer = await self._client().embeddings.create(model=model, input=some, encoding_format="float")
                 found += [list(row.embedding) for row in answer.data]

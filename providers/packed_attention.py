@@ -2,8 +2,8 @@
 
 transformers' models take an attention function by name (`AttentionInterface`) and hand it what the caller of the model
 gave. So a `Pack` says which part of the row belongs to which sequence, and for each part the function adds the keys and
-values to that sequence's cache and calls transformers' own SDPA: a sequence is computed as if it were alone, without
-padding, masks between sequences, or copies of what was computed before.
+values to that sequence's cache and calls transformers' own SDPA, or for a single token torch's: a sequence is computed
+as if it were alone, without padding, masks between sequences, or copies of what was computed before.
 """
 
 from __future__ import annotations
@@ -158,11 +158,11 @@ def packed_attention(
 def _attend_alone(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float | None) -> torch.Tensor:
     """Attend with one token (1, heads, 1, size) to all keys.
 
-    Where numbers have 16 bits, heads that share keys are computed as rows of one: at 1,000 tokens five times as fast on
-    a processor, whose kernel is slow with one row. In 32 bits it is not.
+    Heads that share keys are computed as rows of one: in 16 bits, at 1,000 tokens, five times as fast on a processor,
+    whose kernel is slow with one row. In 32 bits it is not.
     """
     heads, shared = query.shape[1], keys.shape[1]
-    if query.dtype == torch.float32:
+    if query.dtype == torch.float32 and query.device.type == "cpu":
         found = scaled_dot_product_attention(query, keys, values, scale=scaling, enable_gqa=heads != shared)
     else:
         grouped = query.view(1, shared, heads // shared, query.shape[3])

@@ -42,7 +42,8 @@ FIND_SECONDS = 5.0
 REST_SECONDS = 10.0
 LONG_REST_SECONDS = 60.0
 LONGEST_WAIT = 20.0
-ITS_OWN_FAULT = (ModelNotFound, Unauthorized, PaymentRequired, MissingKey)
+OF_THE_KEY = (Unauthorized, PaymentRequired, MissingKey)
+ITS_OWN_FAULT = (ModelNotFound, *OF_THE_KEY)
 
 
 @dataclass
@@ -83,11 +84,12 @@ class PoolProvider(Provider):
         self._pools = {pool.name: pool.members for pool in settings.pools}
         self._others = others
         self._members: dict[str, list[Member]] = {}
+        self._is_shared = True
 
     def asking(self, others: Callable[[str], Provider]) -> PoolProvider:
         """Return these pools with other keys for their members; who is busy and who rests is the same."""
         view = copy.copy(self)
-        view._others = others
+        view._others, view._is_shared = others, False
         return view
 
     async def list_models(self) -> list[ModelInfo]:
@@ -145,7 +147,7 @@ class PoolProvider(Provider):
             except ProviderError as error:
                 if _is_the_requests(error):
                     raise
-                member.rest(error)
+                self._rest(member, error)
                 failure = error
                 if began:
                     raise
@@ -187,10 +189,15 @@ class PoolProvider(Provider):
             except ProviderError as error:
                 if _is_the_requests(error):
                     raise
-                member.rest(error)
+                self._rest(member, error)
                 failure = error
         assert failure is not None
         raise failure
+
+    def _rest(self, member: Member, error: ProviderError) -> None:
+        """Let a member rest for everybody, unless only this person's key failed."""
+        if self._is_shared or not isinstance(error, OF_THE_KEY):
+            member.rest(error)
 
     def _next(self, members: Sequence[Member]) -> Member:
         """Return who rests least, and among those who do not rest, who writes least."""

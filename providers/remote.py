@@ -38,6 +38,7 @@ from providers.types import (
 LIST_SECONDS = 60.0
 LONGEST_WAIT = 20.0
 LONGEST_NAME = 200
+EMBEDDED_AT_ONCE = 32  # More rows in one line would be longer than a line may be.
 
 
 class RemoteProvider(Provider):

@@ -254,7 +254,7 @@ class TransformersProvider(LocalProvider):
 
     async def _leave(self, name: str) -> None:
         """Free a model that is to be loaded in another way. Raises Rejected while it answers."""
-        if self.is_busy(name):
+        if name in self._resident and self.is_busy(name):
             raise Rejected(
                 say("{model} is answering, and cannot be loaded in another way meanwhile.", model=name),
                 provider=self.info.key,
@@ -264,7 +264,8 @@ class TransformersProvider(LocalProvider):
 
     def _promised_bytes(self) -> int:
         """Return what the conversations of the loaded models may still grow by."""
-        return sum(figures.cache_limit_bytes - figures.cache_bytes for figures in self.engines().values())
+        limits = ((figures.cache_limit_bytes, figures.cache_bytes) for figures in self.engines().values())
+        return sum(max(0, limit - used) for limit, used in limits)
 
     def _options_of(self, name: str) -> LoadOptions:
         """Return how a model was loaded last, so that one that had to leave comes back as it was."""
