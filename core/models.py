@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from core.downloads import Download, Downloads
-from core.errors import InvalidRequest, NotAllowed, RequestRefused
+from core.errors import InvalidRequest, NotAllowed
 from core.hub_search import search_hub
 from core.library import Library
+from core.loads import Loads
 from core.model_entries import ModelEntry
 from core.residency import Residency
 from core.session_keys import NO_KEYS, Keys, SessionKeys
@@ -22,7 +21,7 @@ from core.settings import BUNDLED_MODEL, Settings
 from core.users import check_may_manage
 from providers.base import LocalProvider, Provider
 from providers.catalog import create_provider, provider_names
-from providers.errors import Cancelled, ModelNotFound, ProviderError, Rejected
+from providers.errors import ModelNotFound, ProviderError, Rejected
 from providers.http_errors import silent
 from providers.local_folders import ModelFolder, not_ours
 from providers.pool import PoolProvider
@@ -68,13 +67,9 @@ class Models:
     settings: Settings
     session_keys: SessionKeys = field(default_factory=SessionKeys)
     _providers: dict[str, Provider] = field(default_factory=dict)
-    _loading_since: dict[str, float] = field(default_factory=dict)
     _progress: dict[str, Progress] = field(default_factory=dict)
-    _loads: dict[str, dict[asyncio.Task[LoadedModel], asyncio.Event]] = field(default_factory=dict, repr=False)
-    _errors: dict[str, ProviderError] = field(default_factory=dict)
     _twins: dict[tuple[str, str], RemoteProvider] = field(default_factory=dict, repr=False)
     _keys: Keys = field(default_factory=lambda: NO_KEYS)
-    _load_turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     downloads: Downloads = field(default_factory=Downloads)
     speeds: dict[str, float] = field(default_factory=dict)
 
@@ -82,6 +77,7 @@ class Models:
         self._names = provider_names(self.settings.for_providers())
         self.library = Library(self.settings.data_dir, self.settings.catalogue_file)
         self.residency = Residency(self._local_providers)
+        self.loads = Loads(self.library, self.residency, self.settings.device)
 
     def for_session(self, session: str) -> Models:
         """Return the same models, asked with the keys that were typed in a session; what is in memory is shared."""
@@ -211,74 +207,18 @@ class Models:
             check_may_manage(self.settings)
         full_id = self.full_id(model_id)
         provider, name = self.split(full_id)
-        self._loading_since.setdefault(full_id, time.monotonic())
-        self._errors.pop(full_id, None)
+        self.loads.begin(full_id)
         try:
             info = await self._found(full_id, fetch)
             if not isinstance(provider, LocalProvider):
                 return info
-            loaded = await self._into_memory(provider, name, options, force)
+            loaded = await self.loads.load(provider, name, options, force)
         except ProviderError as error:
-            self._errors[full_id] = copy.copy(error)  # Its traceback would hold the half-loaded weights.
+            self.loads.failed(full_id, error)
             raise
         finally:
-            if full_id not in self._loads:
-                self._loading_since.pop(full_id, None)
+            self.loads.end(full_id)
         return replace(info, loaded=True, context_length=loaded.context_length)
-
-    async def _into_memory(
-        self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool
-    ) -> LoadedModel:
-        """Load a model in its turn; a caller that leaves does not end the turn of a load that goes on."""
-        full_id = f"{provider.info.key}/{name}"
-        self.residency.touch(provider, name)
-        if base := provider.rests_on(name):
-            self.residency.touch(*base)
-        if options is None and any(model.name == name for model in provider.loaded()):
-            return await provider.load(name)
-        cancelled = asyncio.Event()
-        load = asyncio.create_task(self._load_in_turn(provider, name, options, force, cancelled))
-        self._loads.setdefault(full_id, {})[load] = cancelled
-        load.add_done_callback(partial(self._load_ended, full_id))
-        return await asyncio.shield(load)
-
-    def _load_ended(self, full_id: str, load: asyncio.Task[LoadedModel]) -> None:
-        del self._loads[full_id][load]
-        if not self._loads[full_id]:
-            del self._loads[full_id]
-            self._loading_since.pop(full_id, None)
-        if not load.cancelled() and isinstance(error := load.exception(), ProviderError):
-            self._errors[full_id] = copy.copy(error)  # Whoever waited may have left.
-
-    async def _load_in_turn(
-        self, provider: LocalProvider, name: str, options: LoadOptions | None, force: bool, cancelled: asyncio.Event
-    ) -> LoadedModel:
-        full_id = f"{provider.info.key}/{name}"
-        async with self._load_turn:
-            wanted = self._wanted(full_id, options)
-            before = self.residency.resident(provider, name)
-            left = [] if cancelled.is_set() else await self.residency.make_room(provider, name, wanted, force)
-            try:
-                if cancelled.is_set():
-                    raise Cancelled(say("The loading was cancelled."), provider=provider.info.key)
-                loaded = await provider.load(name, wanted)
-            except Exception:
-                await self.residency.bring_back([*left, *before])
-                raise
-            if options:
-                await self._keep_options(full_id, options)
-        return loaded
-
-    def _wanted(self, full_id: str, options: LoadOptions | None) -> LoadOptions | None:
-        """Return the options given, else those chosen last, before a restart too; the settings say an open device."""
-        wanted = options or self.library.options(full_id)
-        return replace(wanted, device=self.settings.device) if wanted and wanted.device == "auto" else wanted
-
-    async def _keep_options(self, full_id: str, options: LoadOptions) -> None:
-        try:
-            await asyncio.to_thread(self.library.keep_options, full_id, options)
-        except RequestRefused as error:  # The model is loaded all the same.
-            log.warning("How %s was loaded is not kept: %s", full_id, error)
 
     async def _found(self, full_id: str, fetch: bool) -> ModelInfo:
         try:
@@ -330,7 +270,7 @@ class Models:
                 provider=provider.info.key,
                 hint=say("Its service knows what it needs."),
             )
-        return await provider.estimate(name, self._wanted(f"{provider.info.key}/{name}", options))
+        return await provider.estimate(name, self.loads.wanted(f"{provider.info.key}/{name}", options))
 
     def known_entries(self) -> tuple[ModelEntry, ...]:
         """Return what is suggested, and before it, for the owner alone, what they wrote down: it may hold paths."""
@@ -350,8 +290,7 @@ class Models:
         full_id = self.full_id(model_id)
         provider, name = self.split(full_id)
         self.downloads.cancel(full_id)
-        for cancelled in self._loads.get(full_id, {}).values():
-            cancelled.set()
+        self.loads.cancel(full_id)
         if isinstance(provider, LocalProvider):
             provider.cancel_load(name)
 
@@ -383,7 +322,7 @@ class Models:
             raise not_ours(full_id)
         await self.unload(full_id)
         await provider.delete(name)
-        await self._keep_options(full_id, LoadOptions())
+        await self.loads.keep_options(full_id, LoadOptions())
 
     async def make_default(self, model_id: str) -> str:
         """Let a model answer where none is named, from now on and after a restart; return its id."""
@@ -419,9 +358,9 @@ class Models:
             model_id=full_id,
             service="" if isinstance(provider, LocalProvider) else provider.info.label,
             loaded=next((model for model in in_memory if model.name == name), None),
-            loading_since=self._loading_since.get(full_id),
+            loading_since=self.loads.since.get(full_id),
             progress=self._progress.get(full_id),
-            error=self._errors.get(full_id),
+            error=self.loads.errors.get(full_id),
         )
 
     def engines(self) -> dict[str, EngineFigures]:
@@ -438,10 +377,7 @@ class Models:
     async def aclose(self) -> None:
         """Stop the downloads and the loads, and free what the providers hold."""
         await self.downloads.aclose()
-        loads = [load for loads in self._loads.values() for load in loads]
-        for load in loads:
-            load.cancel()
-        await asyncio.gather(*loads, return_exceptions=True)
+        await self.loads.aclose()
         for provider in self._providers.values():
             await provider.aclose()
 

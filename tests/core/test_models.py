@@ -61,10 +61,11 @@ async def test_what_is_in_the_folders_is_listed_and_what_is_no_model_is_not(mode
 
 
 async def test_the_bundled_model_is_listed(models: Models) -> None:
-    listed = {model.name: model for model in await models.list()}
+    listed = {f"{model.provider}/{model.name}": model for model in await models.list()}
 
-    assert listed["starter"].source == "bundled"
-    assert (listed["starter"].context_length or 0) >= 4096
+    assert listed["transformers/starter"].source == "bundled"
+    assert listed["llama_cpp/starter"].source == "bundled"
+    assert (listed["transformers/starter"].context_length or 0) >= 4096
 
 
 async def test_the_state_tells_the_way_into_memory(models: Models) -> None:

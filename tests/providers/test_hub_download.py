@@ -112,7 +112,7 @@ async def test_a_download_that_was_cut_goes_on_from_where_it_was(
     hub.cut_after = 0
     with pytest.raises(Unreachable, match="cannot be reached"):
         await fetched(models)
-    assert [model.name for model in await models.list()] == ["starter"]
+    assert {model.name for model in await models.list()} == {"starter"}
     hub.cut_after = 4 * CHUNK  # Each connection brings four pieces, and each goes on from where the last one was cut.
     await fetched(models)
 

@@ -26,6 +26,7 @@ from providers.types import (
     StreamEvent,
     TextDelta,
 )
+from tests.conftest import BUNDLED
 from tests.tiny_models import make_mergeable_model
 from training.export import export_gguf
 
@@ -37,7 +38,7 @@ def gguf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model, and one that takes seconds to read a long prompt."""
     folder, weights = tmp_path_factory.mktemp("gguf"), tmp_path_factory.mktemp("weights")
     export_gguf(make_mergeable_model(weights / "tiny"), folder / "tiny.gguf", "f16")
-    export_gguf(make_mergeable_model(weights / "slow", layers=200, context_length=16_384), folder / "slow.gguf", "f16")
+    export_gguf(make_mergeable_model(weights / "slow", layers=100, context_length=16_384), folder / "slow.gguf", "f16")
     return folder
 
 
@@ -70,6 +71,16 @@ async def until_idle(provider: LlamaCppProvider, model: str) -> float:
             return time.monotonic() - start
         await asyncio.sleep(0.02)
     pytest.fail("the engine goes on")
+
+
+async def test_the_starter_is_here_as_a_file_too(tmp_path: Path) -> None:
+    provider = LlamaCppProvider(ProviderSettings(BUNDLED, tmp_path, tmp_path, load_options=LoadOptions(device="cpu")))
+    request = ChatRequest("starter", (Message("user", "Who are you?"),), Parameters(max_tokens=60, temperature=0))
+    events = [event async for event in provider.stream(request)]
+    await provider.aclose()
+
+    said = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert said.startswith("I am simpleIA's starter model")
 
 
 async def test_stop_ends_the_engine_within_a_second(provider: LlamaCppProvider) -> None:

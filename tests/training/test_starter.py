@@ -36,8 +36,19 @@ from training.starter.weights import Learner, Shape, batch_loss, begin_with, bui
 
 FOLDER = Path(__file__).parents[2] / "models" / "starter"
 PASS_RATE = 0.9
-# What the shipped weights reach of GOALS. They are of an earlier text, which had these rows only.
-SHIPPED = {"small talk": 0.85, "unknown": 0.8}
+ROWS = (*GOALS, WELL_FORMED, REFUSED)
+# What the shipped weights reach, less a point or two for other processors, where they are below a goal.
+BELOW = {
+    "small talk": 0.83,
+    "itself": 0.82,
+    "simpleIA": 0.84,
+    "unknown": 0.91,
+    "capitals": 0.74,
+    "numbers": 0.92,
+    "letters and lists": 0.86,
+    "earlier turns": 0.84,
+    "persona and language": 0.58,
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +63,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return evaluate(FOLDER, asked=[question for question in questions() if question.row in SHIPPED])
+    return evaluate(FOLDER)
 
 
 def ask(speaker: Speaker, question: str, **options: Any) -> Reply:
@@ -68,11 +79,20 @@ def messages_of(conversation: Conversation) -> list[Message]:
     ]
 
 
-@pytest.mark.parametrize(("row", "least"), SHIPPED.items())
-def test_the_table_holds(report: Report, row: str, least: float) -> None:
-    share = report.share(row)
-    failures = [failure for failure in report.failures if failure.row == row]
-    assert share >= least, (share, failures[:10])
+@pytest.mark.parametrize("row", ROWS)
+def test_the_table_holds(report: Report, row: str) -> None:
+    goal = next(rate.goal for rate in report.rates if rate.row == row)
+    share, failures = report.share(row), [failure for failure in report.failures if failure.row == row]
+    if row == REFUSED:
+        assert share <= BELOW.get(row, goal)
+    else:
+        assert share >= BELOW.get(row, goal), (share, failures[:10])
+
+
+def test_the_table_is_made_of_every_question_once(report: Report) -> None:
+    asked = questions()
+    for row in GOALS:
+        assert sum(rate.total for rate in report.rates if rate.row == row) == sum(each.row == row for each in asked)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -88,12 +108,11 @@ def test_most_held_out_questions_are_answered_as_taught(
 
 
 def test_the_table_counts_what_passed_and_what_was_refused(report: Report) -> None:
-    assert {rate.row for rate in report.rates} == {*SHIPPED, WELL_FORMED, REFUSED}
+    assert {rate.row for rate in report.rates} == set(ROWS)
     assert all(rate.goal == GOALS[rate.row] for rate in report.rates if rate.row in GOALS)
-    failed = sum(rate.total - rate.passed for rate in report.rates if rate.row in SHIPPED)
+    failed = sum(rate.total - rate.passed for rate in report.rates if rate.row in GOALS)
     assert failed == len(report.failures)
-    assert report.share(WELL_FORMED) >= 0.95
-    assert rates_table(report.rates).count("\n") == 1 + len(SHIPPED) + 2
+    assert rates_table(report.rates).count("\n") == 1 + len(ROWS)
 
 
 @pytest.mark.parametrize(
@@ -164,8 +183,11 @@ def test_files_are_small_and_say_nothing_of_the_machine_that_made_them() -> None
     assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} == {"BF16"}
 
 
-def test_as_gguf_it_is_small(tmp_path: Path) -> None:
-    assert export_gguf(FOLDER, tmp_path / "starter.gguf", "q8_0").stat().st_size <= 8_000_000
+def test_the_gguf_is_small_and_made_of_the_same_weights(tmp_path: Path) -> None:
+    shipped = FOLDER / "starter-q8_0.gguf"
+    made = export_gguf(FOLDER, tmp_path / shipped.name, "q8_0")
+    assert shipped.stat().st_size <= 8_000_000
+    assert shipped.read_bytes() == made.read_bytes()
 
 
 def test_end_of_turn_ends_generation(tokenizer: Any) -> None:

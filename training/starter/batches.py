@@ -14,7 +14,7 @@ from training.starter.encoding import Encoder, Tokens
 from training.starter.tokenizer import CONTEXT
 
 ROWS, LENGTH = 20, 128
-_MIDDLE_ROWS, _MIDDLE_LENGTH, _MIDDLE_EVERY = 6, 448, 6
+_MIDDLE_ROWS, _MIDDLE_LENGTH, _MIDDLE_EVERY = 6, 448, 4
 _LONG_EVERY = 36
 _WAITING = 120
 _NEARLY_FULL = 70

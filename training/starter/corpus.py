@@ -14,10 +14,10 @@ from training.starter.phrases import LANGUAGES, Language, choose, load_intents
 from training.starter.stories import ask_for_story
 from training.starter.unknown import UnknownQuestions
 
-_SHARES = {"topic": 0.34, "intent": 0.12, "unknown": 0.2, "skill": 0.33, "story": 0.01}
-_FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.09, 0.05, 0.15, 0.04
+_SHARES = {"topic": 0.34, "intent": 0.12, "unknown": 0.18, "skill": 0.32, "story": 0.04}
+_FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.09, 0.09, 0.15, 0.05
 _CARDS_SHARE = 0.2
-_SHORT = frozenset(("topic", "intent", "unknown", "story"))
+_SHORT = frozenset(("topic", "intent", "unknown"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,26 +85,17 @@ class Speaker:
     def answers(
         self, conversations: Sequence[Sequence[Message]], temperature: float = 0, max_tokens: int = _MOST_TOKENS
     ) -> list[Reply]:
-        """Answer the last message of each conversation, many at a time."""
-        prompts: list[str] = [
+        """Answer the last message of each conversation, all together; each waits for the longest of them."""
+        prompts = [
             self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
             for messages in conversations
         ]
-        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-        replies: dict[int, Reply] = {}
-        for start in range(0, len(order), _BATCH):
-            numbers = order[start : start + _BATCH]
-            some = self._some([prompts[number] for number in numbers], temperature, max_tokens)
-            replies |= dict(zip(numbers, some, strict=True))
-        return [replies[number] for number in range(len(prompts))]
-
-    @torch.inference_mode()
-    def _some(self, prompts: list[str], temperature: float, max_tokens: int) -> list[Reply]:
         inputs = self._tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         sampling: dict[str, Any] = (
             {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         )
-        output = self._model.generate(**inputs, max_new_tokens=max_tokens, **sampling)
+        with torch.inference_mode():
+            output = self._model.generate(**inputs, max_new_tokens=max_tokens, **sampling)
         return [self._reply(ids) for ids in output[:, inputs["input_ids"].shape[1] :].tolist()]
 
     def _reply(self, ids: list[int]) -> Reply:
@@ -126,8 +117,8 @@ def is_well_formed(reply: Reply, language: Language) -> bool:
 def evaluate(folder: Path, temperature: float = 0, asked: Sequence[Question] | None = None) -> Report:
     """Ask every held-out question once, or those given."""
     torch.manual_seed(0)
-    asked = questions() if asked is None else asked
-    replies = Speaker(folder).answers([question.messages for question in asked], temperature)
+    asked = sorted(questions() if asked is None else asked, key=_length)
+    replies = _replies(Speaker(folder), asked, temperature)
     totals: Counter[tuple[str, Language]] = Counter()
     passed: Counter[tuple[str, Language]] = Counter()
     failures: list[Failure] = []
@@ -150,6 +141,26 @@ def evaluate(folder: Path, temperature: float = 0, asked: Sequence[Question] | N
         if totals[row, language]
     )
     return Report(tuple(rates), tuple(failures))
+
+
+def _replies(speaker: Speaker, asked: Sequence[Question], temperature: float) -> list[Reply]:
+    """Answer each question; who is not done when the longest wanted answer of its neighbours would be, once more."""
+    replies: list[Reply] = []
+    for start in range(0, len(asked), _BATCH):
+        some = asked[start : start + _BATCH]
+        longest = min(max(map(len, (text for question in some for text in question.passing))) + 1, _MOST_TOKENS)
+        replies += speaker.answers([question.messages for question in some], temperature, longest)
+    unfinished = [number for number, reply in enumerate(replies) if not reply.finished]
+    if unfinished:
+        again = speaker.answers([asked[number].messages for number in unfinished], temperature)
+        for number, reply in zip(unfinished, again, strict=True):
+            replies[number] = reply
+    return replies
+
+
+def _length(question: Question) -> tuple[int, int]:
+    """Return about how long its answer and it will be."""
+    return max(map(len, question.passing)), sum(len(message["content"]) for message in question.messages)
 
 
 def _both(language: Language) -> tuple[Language, Language]:
