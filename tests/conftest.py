@@ -105,6 +105,14 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def nothing_chosen_stays(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Forget what a test made the default or how it loaded: the folder of models is shared by many."""
+    yield
+    if "models_dir" in request.fixturenames:
+        (request.getfixturevalue("models_dir").parent / "config.json").unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
 def app_settings(models_dir: Path) -> Settings:
     """The settings of the running application."""
