@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from providers.errors import Rejected
 from providers.local_folders import ModelFolder, not_ours
@@ -83,6 +84,19 @@ class Provider(ABC):
             provider=self.info.key,
             hint=say("Choose a transformers model."),
         )
+
+
+class Users(Counter[str]):
+    """How many use each model now."""
+
+    @contextmanager
+    def hold(self, model: str) -> Iterator[None]:
+        """Count one more within the block."""
+        self[model] += 1
+        try:
+            yield
+        finally:
+            self[model] -= 1
 
 
 class LocalProvider(Provider):

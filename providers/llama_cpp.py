@@ -7,14 +7,12 @@ The protocol is that of llama.cpp's server (tools/server/README.md of its reposi
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from providers.base import LocalProvider, Provider
+from providers.base import LocalProvider, Provider, Users
 from providers.errors import Cancelled, ModelNotFound, Rejected, UpstreamFailure
 from providers.gguf_files import SUFFIX, GgufFile, gguf_files, is_gguf
 from providers.llama_cpp_engine import ALIAS, DEFAULT_CONTEXT, Engine, device_of, precision_of, start_engine
@@ -60,7 +58,7 @@ class LlamaCppProvider(LocalProvider):
         self._resident: dict[str, Engine] = {}
         self._loading: dict[str, asyncio.Task[Engine]] = {}
         self._options: dict[str, LoadOptions] = {}
-        self._users: Counter[str] = Counter()
+        self._users = Users()
         self._embedding: set[str] = set()
         self._load_turn = asyncio.Lock()
 
@@ -132,13 +130,8 @@ class LlamaCppProvider(LocalProvider):
     def is_busy(self, model: str) -> bool:
         return self._users[model] > 0
 
-    @contextlib.contextmanager
-    def hold(self, model: str) -> Iterator[None]:
-        self._users[model] += 1
-        try:
-            yield
-        finally:
-            self._users[model] -= 1
+    def hold(self, model: str) -> AbstractContextManager[None]:
+        return self._users.hold(model)
 
     def cancel_load(self, model: str) -> None:
         if task := self._loading.get(model):

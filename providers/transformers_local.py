@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from providers.base import LocalProvider, Provider
+from providers.base import LocalProvider, Provider, Users
 from providers.errors import ModelNotFound, Rejected
 from providers.hub_download import fetch as fetch_model
 from providers.hub_download import headers_of, look_at
@@ -84,7 +83,7 @@ class TransformersProvider(LocalProvider):
         self._loading: dict[str, asyncio.Task[LocalModel]] = {}
         self._cancelled: dict[str, threading.Event] = {}
         self._options: dict[str, LoadOptions] = {}
-        self._users: Counter[str] = Counter()
+        self._users = Users()
         self._seeing: set[str] = set()
         self._load_turn = asyncio.Lock()  # from_pretrained on two threads at once mixes up their weights.
         self._limits = replace(settings.engine_limits, parallel=settings.parallel_answers)
@@ -151,13 +150,8 @@ class TransformersProvider(LocalProvider):
     def is_busy(self, model: str) -> bool:
         return self._users[model] > 0
 
-    @contextlib.contextmanager
-    def hold(self, model: str) -> Iterator[None]:
-        self._users[model] += 1
-        try:
-            yield
-        finally:
-            self._users[model] -= 1
+    def hold(self, model: str) -> AbstractContextManager[None]:
+        return self._users.hold(model)
 
     def cancel_load(self, model: str) -> None:
         if cancelled := self._cancelled.get(model):
