@@ -40,8 +40,10 @@ async def llama_client(file: Path, slots: int, threads: int) -> AsyncIterator[Op
 def random_llama(folder: Path, dimensions: dict[str, Any]) -> tuple[Path, Path]:
     """Make a model of these dimensions with the starter's tokenizer and random weights, and its GGUF in f16.
 
-    llama.cpp takes no tokenizer of whole words, as that of `random_model` is.
+    llama.cpp takes no tokenizer of whole words, as that of `random_model` is. Tokens that end an answer, or are no text
+    by themselves, are never the likeliest.
     """
+    import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer: Any = AutoTokenizer.from_pretrained(ROOT / "models" / "starter")
@@ -51,7 +53,12 @@ def random_llama(folder: Path, dimensions: dict[str, Any]) -> tuple[Path, Path]:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    silent = [number for number in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([number])]
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[[*silent, *tokenizer.all_special_ids]] = 0
+    model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     return folder / "model", export_gguf(folder / "model", folder / "model.gguf", "f16")
 

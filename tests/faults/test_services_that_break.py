@@ -62,7 +62,8 @@ from tests.wire.ollama import NAME
 from tests.wire.protocols import PROTOCOLS
 
 KEY = "sk-canary-0123456789abcdef"
-PATIENCE = Timeouts(connect=0.5, first_piece=0.4, idle=0.3)
+PATIENT = Timeouts(connect=2.0, first_piece=4.0, idle=4.0)
+IMPATIENT = Timeouts(connect=2.0, first_piece=1.0, idle=1.0)
 QUESTION = (Message("user", "Tell me something."),)
 
 
@@ -74,16 +75,17 @@ def server(request: pytest.FixtureRequest) -> Iterator[WireServer]:
 
 
 @pytest.fixture
-async def provider(server: WireServer) -> AsyncIterator[Provider]:
-    """Our provider of the same protocol, with a key and little patience."""
-    provider = connect(server.protocol.name, server.url)
+async def provider(server: WireServer, request: pytest.FixtureRequest) -> AsyncIterator[Provider]:
+    """Our provider of the same protocol, with a key; with little patience where the service will be silent."""
+    silent = isinstance(request.node.callspec.params.get("fault"), Silence)
+    provider = connect(server.protocol.name, server.url, IMPATIENT if silent else PATIENT)
     yield provider
     await provider.aclose()
 
 
-def connect(protocol: str, url: str) -> Provider:
+def connect(protocol: str, url: str, timeouts: Timeouts = PATIENT) -> Provider:
     endpoint = Endpoint("tested", protocol, url, KEY, "TESTED_API_KEY")
-    settings = ProviderSettings(Path(), Path(), Path(), endpoints=(endpoint,), timeouts=PATIENCE)
+    settings = ProviderSettings(Path(), Path(), Path(), endpoints=(endpoint,), timeouts=timeouts)
     return create_provider("tested", settings, lambda name: pytest.fail(name))
 
 
@@ -452,7 +454,7 @@ async def test_the_key_goes_to_its_server_and_into_no_log(
 async def test_a_part_of_an_answer_is_kept_as_incomplete(server: WireServer, tmp_path: Path) -> None:
     endpoint = Endpoint("tested", server.protocol.name, server.url, KEY)
     settings = Settings(
-        data_dir=tmp_path, configuration=Configuration(endpoints=(endpoint,)), timeouts=PATIENCE, device="cpu"
+        data_dir=tmp_path, configuration=Configuration(endpoints=(endpoint,)), timeouts=PATIENT, device="cpu"
     )
     models, database = Models(settings), Database(tmp_path)
     model = f"tested/{NAME if server.protocol.name == 'ollama' else talker.MODEL}"
