@@ -11,8 +11,10 @@ gc.disable()
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# OpenMP's threads otherwise spin so long that a chat beside a training run waits for its own, up to 0.8 s a word.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+from core.openmp import spin_briefly
+
+spin_briefly()
 
 import asyncio
 import contextlib

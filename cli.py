@@ -22,6 +22,7 @@ from core.chat import Answer, Chat, Question
 from core.database import Database
 from core.errors import InvalidRequest, RequestRefused
 from core.models import Models
+from core.openmp import spin_briefly
 from core.parameters import PARAMETERS, parse_parameters
 from core.settings import Settings, SettingsError
 from providers.errors import ProviderError
@@ -147,6 +148,7 @@ def _speak_utf8() -> None:
 
 def main() -> None:
     """Run the command; an error is a sentence and an exit status of 1."""
+    spin_briefly()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     _speak_utf8()
     try:

@@ -381,6 +381,7 @@ def main() -> None:
     torch.set_num_threads(options.cores)
     disable_progress_bar()
     dimensions, name = (QWEN3_06B, "engine_large") if options.large else (SMOLLM2_135M, "engine")
+    name += "" if options.precision == "fp32" else f"_{options.precision}"
     parts = options.part or list(PARTS)
     result = asyncio.run(measure(dimensions, options.rounds, parts, CLOCKS[options.clock], options.precision))
     table = [("", f"median [min..max] of {options.rounds} rounds", "goal")]

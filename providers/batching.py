@@ -26,6 +26,7 @@ from providers.types import EngineFigures
 STEP_SECONDS, STEP_SECONDS_ALONE = 0.4, 1.0  # More pieces of a prompt take longer in all; fewer let others wait.
 FIRST_CHUNK, LEAST_CHUNK = 64, 32  # tokens of prompts in one step, at most LONGEST_PIECE
 LINGER_SECONDS = 2.0
+CLOSE_SECONDS = 1.0  # A thread without answers ends at once; nobody waits longer for one that does not.
 SHARED = 64  # tokens; who begins like a prompt that is being read by so many more waits for it
 SPEED_SECONDS = 5.0
 
@@ -72,12 +73,15 @@ class BatchEngine:
             raise row.error
 
     def close(self) -> None:
-        """Let the thread end after the answers that run, and forget what was kept."""
+        """Forget what was kept, and let the thread end after the answers that run; with none it has ended."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+            idle = None if self._running or self._waiting else self._thread
             if self._thread is None:
                 self._kept = KeptPrefixes()
+        if idle:
+            idle.join(CLOSE_SECONDS)
 
     def figures(self) -> EngineFigures:
         """Say what the engine does now."""

@@ -15,9 +15,11 @@ from providers.weight_headers import FLOATING, Tensor
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BYTES = 0.5 + 4 / 64  # bitsandbytes keeps an fp32 maximum for each 64 weights.
 SCALE_BYTES = 2
-RUNTIME_BYTES = 100_000_000
+RUNTIME_BYTES = 40_000_000
+TOKEN_BYTES, COUNTED_TOKENS = 12_000, 6144  # beside the cache; from there on it hardly grows
 GGUF_RUNTIME_BYTES = 90_000_000
 LONGEST_PIECE = 2048  # tokens of a prompt that the engine computes at once
+USUAL_PIECE = 768  # tokens that a processor computes in the time that a step has
 EMBEDDING_WORDS = ("embed", "wte", "wpe")
 OUTPUT_WORDS = ("lm_head", "embed_out")
 CONVOLVED = frozenset({"gpt2", "openai-gpt"})  # Their layers are Conv1D, which our int8 does not replace.
@@ -136,11 +138,12 @@ def _layer_kinds(text: Mapping[str, Any], layers: int) -> list[str]:
 def overhead_bytes(sizes: Sizes, context_length: int, number_bytes: int) -> int:
     """Return what computing takes beside weights and cache: the runtime, and the largest piece of a prompt.
 
-    A longer prompt is read in pieces, of which each token looks at all tokens before; models that see read it whole.
+    A longer prompt is read in pieces; models that see read it whole.
     """
-    piece = context_length if "vision_config" in sizes.config else min(context_length, LONGEST_PIECE)
-    per_token = 3 * sizes.intermediate + 6 * sizes.hidden + (context_length if context_length > piece else 0)
-    return RUNTIME_BYTES + piece * per_token * number_bytes + 2 * sizes.vocabulary * 4
+    piece = context_length if "vision_config" in sizes.config else min(context_length, USUAL_PIECE)
+    per_token = 3 * sizes.intermediate + 6 * sizes.hidden
+    computing = piece * per_token * number_bytes + min(context_length, COUNTED_TOKENS) * TOKEN_BYTES
+    return RUNTIME_BYTES + computing + 2 * sizes.vocabulary * 4
 
 
 def gguf_kv_bytes(facts: Mapping[str, Any], context_length: int) -> int:

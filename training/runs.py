@@ -26,6 +26,7 @@ from core import tables
 from core.database import Database
 from core.errors import InvalidRequest, NotFound, StorageFailed
 from core.models import Models
+from core.openmp import SPINNING
 from core.settings import ROOT
 from core.users import User, check_may_train
 from providers.sentences import Sentence, say
@@ -39,7 +40,6 @@ IDLE_SECONDS = 5.0
 SECONDS_TO_BEGIN = 20.0
 RESUMABLE = ("stopped", "failed", "interrupted")
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-OF_THE_SERVER = ("GOMP_SPINCOUNT",)  # Threads that sleep at once cost a run a tenth; a chat takes their place anyway.
 
 log = logging.getLogger(__name__)
 
@@ -258,9 +258,12 @@ class Runs:
 
 
 def _begin(folder: RunFolder) -> subprocess.Popen[bytes]:
-    """Start the run's process in a session of its own, without the server's keys."""
+    """Start the run's process in a session of its own, without the server's keys.
+
+    Its threads may spin: those that sleep at once cost a run a tenth, and a chat takes their place anyway.
+    """
     environment = {
-        name: value for name, value in os.environ.items() if not SECRETS.search(name) and name not in OF_THE_SERVER
+        name: value for name, value in os.environ.items() if not SECRETS.search(name) and name not in SPINNING
     }
     with folder.log.open("ab") as output:
         return subprocess.Popen(
