@@ -9,7 +9,7 @@ from random import Random
 from training.starter import skills, topics
 from training.starter.cards import Cards, make_cards
 from training.starter.held_out import is_held_out
-from training.starter.noise import language_prompts, roughen, surround, system_prompts
+from training.starter.noise import announce, language_prompts, roughen, surround, system_prompts
 from training.starter.phrases import LANGUAGES, Language, choose, load_intents
 from training.starter.stories import ask_for_story
 from training.starter.unknown import UnknownQuestions
@@ -118,7 +118,7 @@ class Corpus:
         place = rng.choices(range(len(load_intents(language))), [row.weight for row in load_intents(language)])[0]
         intent = load_intents(language)[place]
         question = choose(rng.choice(intent.asks), rng)
-        if intent.group != "chat":
+        if intent.group != "chat" or rng.random() < 0.3:
             question = surround(question, language, rng)
         return Turn(roughen(question, language, rng), rng.choice(load_intents(answered)[place].answers), kind)
 
@@ -152,7 +152,7 @@ class Corpus:
         for name in names:
             skill = skills.load_skills(language)[name]
             values, results = skills.draw(name, language, language, rng)
-            tell = roughen(choose(rng.choice(skill.tells), rng), language, rng)
+            tell = roughen(announce(choose(rng.choice(skill.tells), rng), language, rng), language, rng)
             turns.append(Turn(skills.fill(tell, values), skills.fill(skill.told, results), f"told_{name}"))
             asked.append(self._asked(name, language, results))
             if rng.random() < 0.2:
@@ -167,7 +167,7 @@ class Corpus:
         skill = skills.load_skills(language)[name]
         return self._not_held_out(
             lambda: Turn(
-                skills.fill(roughen(choose(self._rng.choice(skill.asks), self._rng), language, self._rng), results),
+                skills.fill(self._typed(choose(self._rng.choice(skill.asks), self._rng), language), results),
                 skills.fill(skill.answer, results),
                 name,
             )

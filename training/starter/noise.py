@@ -6,7 +6,7 @@ import re
 from functools import cache
 from random import Random
 
-from training.starter.phrases import Language, read_texts, strip_accents
+from training.starter.phrases import Language, choose, read_texts, strip_accents
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _SLOT = re.compile(r"<\w+>")
@@ -30,12 +30,32 @@ def language_prompts(language: Language) -> tuple[str, ...]:
 
 
 def surround(text: str, language: Language, rng: Random) -> str:
-    """Put a few polite or idle words before or after a question, sometimes."""
-    if rng.random() < 0.22:
-        text = rng.choice(_manners(language)["before"]) + text
-    if rng.random() < 0.1:
-        text += rng.choice(_manners(language)["after"])
+    """Put a few polite or idle words before, after or into a question, or leave out one, sometimes."""
+    if rng.random() < 0.25:
+        text = reword(text, language, rng)
+    if rng.random() < 0.32:
+        text = choose(rng.choice(_manners(language)["before"]), rng, keep_ends=True) + text
+    if rng.random() < 0.13:
+        text += choose(rng.choice(_manners(language)["after"]), rng, keep_ends=True)
     return text
+
+
+def announce(text: str, language: Language, rng: Random) -> str:
+    """Put a few words before something that is told, sometimes."""
+    if rng.random() < 0.35:
+        text = choose(rng.choice(_manners(language)["telling"]), rng, keep_ends=True) + text
+    return text
+
+
+def reword(text: str, language: Language, rng: Random) -> str:
+    """Put a word that says little into a question, or leave one out: what is asked is told by the others."""
+    words = text.split(" ")
+    droppable = [place for place, word in enumerate(words) if word in _manners(language)["droppable"]]
+    if droppable and len(words) > 3 and rng.random() < 0.4:
+        del words[rng.choice(droppable)]
+    else:
+        words.insert(rng.randrange(len(words) + 1), rng.choice(_manners(language)["within"]))
+    return " ".join(words)
 
 
 def misspell(text: str, rng: Random) -> str:

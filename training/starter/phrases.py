@@ -50,12 +50,12 @@ def load_intents(language: Language) -> tuple[Intent, ...]:
     )
 
 
-def choose(template: str, rng: Random) -> str:
-    """Replace every `(a|b)` of a template by one of its choices, the innermost first."""
+def choose(template: str, rng: Random, keep_ends: bool = False) -> str:
+    """Replace every `(a|b)` of a template by one of its choices, the innermost first; spaces at its ends may stay."""
     while (match := _CHOICE.search(template)) is not None:
         choice = rng.choice(match.group(1).split("|"))
         template = template[: match.start()] + choice + template[match.end() :]
-    return " ".join(template.split(" ")).strip()
+    return template if keep_ends else template.strip()
 
 
 def strip_accents(text: str) -> str:
