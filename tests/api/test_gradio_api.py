@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from components.texts import in_language
 from core.parameters import SPECS
 from providers.catalog import PROVIDERS
 from providers.sentences import say
+from providers.types import EngineLimits
 from tests.api.raw_calls import INSIDES, call, events_of, refusal, result, start
 from tests.engine_watch import EngineWatch
 from tests.tiny_models import SLOW_LAYERS
@@ -488,6 +491,28 @@ def test_a_closed_connection_ends_the_engine(http: httpx.Client, engine: EngineW
     engine.layers_until_quiet()
 
     assert engine.work < SLOW_LAYERS * (len(LONG_PROMPT) if message == LONG_PROMPT else 2000)
+
+
+def test_a_closed_connection_leaves_the_line(http: httpx.Client, engine: EngineWatch) -> None:
+    result(http, "set_model", model="slow")
+
+    def until(stack: ExitStack, message: str, kind: str) -> None:
+        event_id = start(http, "chat", {"message": message, **SLOW}).json()["event_id"]
+        stream = stack.enter_context(http.stream("GET", f"/gradio_api/call/chat/{event_id}"))
+        for event in events_of(stream.iter_lines()):
+            if event.name == "generating" and event.data[0]["type"] == kind:
+                break
+
+    with ExitStack() as answered:
+        for number in range(EngineLimits().batched):
+            until(answered, f"Hello {number}", "delta")
+        with ExitStack() as waiting:
+            until(waiting, LONG_PROMPT, "queued")
+        time.sleep(0.5)
+        before = engine.work
+    engine.layers_until_quiet()
+
+    assert engine.work - before < SLOW_LAYERS * len(LONG_PROMPT) / 2
 
 
 def test_a_closed_session_ends_the_engine(app_url: str, http: httpx.Client, engine: EngineWatch) -> None:
