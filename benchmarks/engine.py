@@ -192,7 +192,7 @@ class _Clock(BaseStreamer):
 
 
 async def one(bench: Bench, number: int) -> dict[str, float]:
-    """One person, against bare `generate`; each after itself and after the other, which makes a fifth of a difference."""
+    """One person, against bare `generate`: each after itself and after the other, where it is a fifth slower."""
     told: dict[str, list[Told]] = {"bare": [], "ours": []}
     for place, way in enumerate(("bare", "ours", "ours", "bare")):
         message = question(10 * number + place, WORDS)
