@@ -31,8 +31,8 @@ from training.starter.phrases import LANGUAGES, Language, load_intents
 from training.starter.questions import GOALS, Message, questions, refusals
 from training.starter.shapes import SHAPES
 from training.starter.skills import SPELLED
-from training.starter.train import learning_rate
-from training.starter.weights import Learner, Shape, batch_loss, begin_with, build_model
+from training.starter.train import TrainingPlan, learning_rate, train
+from training.starter.weights import Learner, Shape, batch_loss, build_model
 
 FOLDER = Path(__file__).parents[2] / "models" / "starter"
 PASS_RATE = 0.9
@@ -298,11 +298,14 @@ def test_cards_teach_what_follows_and_not_what_is_given(tokenizer: Any) -> None:
     assert tokenizer.decode(learnt) == "".join(end for _, end in cards.lines).replace(SPELLED, "")
 
 
-def test_an_earlier_starter_is_taken_over(tokenizer: Any) -> None:
-    model = build_model(tokenizer)
-    begin_with(model, tokenizer, FOLDER)
-    saved = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), saved.parameters(), strict=True))
+def test_an_earlier_starter_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.starter.train._VALIDATION_BATCHES", 1)
+    train(TrainingPlan(tmp_path / "model", tmp_path / "work", steps=1, threads=1, begin=FOLDER))
+    before, after = (AutoModelForCausalLM.from_pretrained(each).float() for each in (FOLDER, tmp_path / "model"))
+    moved = [(a - b).abs().max().item() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+
+    assert 0 < max(moved) < 0.02
+    assert (tmp_path / "model" / "tokenizer.json").read_bytes() == (FOLDER / "tokenizer.json").read_bytes()
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from training.starter.batches import Batches
 from training.starter.corpus import Corpus
 from training.starter.skills import SPELLED
 from training.starter.tokenizer import train_tokenizer
-from training.starter.weights import Learner, Shape, batch_loss, begin_with, build_model, save_model
+from training.starter.weights import Learner, Shape, batch_loss, build_model, save_model
 
 _TOKENIZER_SAMPLE = 12_000
 _WARM_UP, _STEADY_SHARE = 100, 0.6
@@ -31,7 +31,7 @@ _VALIDATION_BATCHES = 16
 class TrainingPlan:
     """How long to train and with what; `work` is where the state is kept, from which the same plan goes on.
 
-    `begin` is the folder of an earlier starter whose weights it begins with, instead of with random ones.
+    `begin` is the folder of an earlier starter, whose tokenizer, shape and weights are taken instead of new ones.
     """
 
     output: Path
@@ -91,10 +91,7 @@ def train(plan: TrainingPlan) -> TrainingResult:
     plan.work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(plan)
     torch.manual_seed(plan.seed)
-    model = build_model(tokenizer, plan.shape)
-    if plan.begin:
-        begin_with(model, tokenizer, plan.begin)
-    learner = Learner(model)
+    learner = Learner(_model(plan, tokenizer))
     state = plan.work / "state.safetensors"
     begun = Progress(**learner.load(state)) if state.is_file() else Progress(0, 0.0, 0, 0.0)  # type: ignore[arg-type]
     curve = [point for point in read_curve(plan.work) if point.step <= begun.step]
@@ -136,11 +133,18 @@ def _line(point: Progress) -> str:
 
 def _tokenizer(plan: TrainingPlan) -> PreTrainedTokenizerFast:
     """Train the tokenizer once; a training that goes on needs the same one."""
-    folder = plan.work / "tokenizer"
+    folder = plan.begin or plan.work / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
         build_tokenizer(plan.seed).save_pretrained(folder)
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
     return tokenizer
+
+
+def _model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    if plan.begin is None:
+        return build_model(tokenizer, plan.shape)
+    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(plan.begin, dtype=torch.float32)
+    return model
 
 
 @torch.no_grad()

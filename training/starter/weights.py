@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from training.starter.batches import Batch
 from training.starter.tokenizer import CONTEXT
@@ -46,27 +45,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, shape: Shape | None = None) 
         pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config)
-
-
-@torch.no_grad()
-def begin_with(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Take over what an earlier starter learnt: its layers, without a middle one where it has more, and its tokens.
-
-    A token that the earlier one lacks begins as the mean of those that it was written with.
-    """
-    earlier: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    reader = AutoTokenizer.from_pretrained(folder)
-    ids = reader.get_vocab()
-    for token, number in tokenizer.get_vocab().items():
-        pieces = [ids[token]] if token in ids else reader(tokenizer.decode([number]))["input_ids"]
-        mean = earlier.model.embed_tokens.weight[pieces].mean(0)
-        model.model.embed_tokens.weight[number] = mean
-    surplus = len(earlier.model.layers) - len(model.model.layers)
-    first = (len(model.model.layers) + 1) // 2
-    kept = [*earlier.model.layers[:first], *earlier.model.layers[first + surplus :]]
-    for layer, source in zip(model.model.layers, kept, strict=True):
-        layer.load_state_dict(source.state_dict())
-    model.model.norm.load_state_dict(earlier.model.norm.state_dict())
 
 
 def batch_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
