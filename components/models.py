@@ -86,6 +86,7 @@ def build() -> ModelsTab:
                 headers=[t(f"models_{column}") for column in COLUMNS],
                 interactive=False,
                 elem_id="models-table",
+                column_widths=["290px", "140px", "95px", "95px", "105px"],
                 label=t("models_table"),
                 show_label=False,
                 buttons=[],

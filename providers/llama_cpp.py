@@ -15,7 +15,7 @@ from pathlib import Path
 from providers.base import LocalProvider, Provider, Users
 from providers.errors import Cancelled, ModelNotFound, Rejected, UpstreamFailure
 from providers.gguf_files import SUFFIX, GgufFile, gguf_files, is_gguf
-from providers.llama_cpp_engine import ALIAS, DEFAULT_CONTEXT, Engine, device_of, precision_of, start_engine
+from providers.llama_cpp_engine import ALIAS, Engine, context_of, device_of, precision_of, start_engine
 from providers.local_folders import lies_in, not_ours
 from providers.machine import memory_of
 from providers.memory import GGUF_RUNTIME_BYTES, gguf_kv_bytes
@@ -172,7 +172,9 @@ class LlamaCppProvider(LocalProvider):
         file = await asyncio.to_thread(self._file, name)
         async with self._load_turn:
             await self._make_room()
+            estimated = await asyncio.to_thread(self._estimate, name, options)
             engine = await start_engine(file, options, self._settings)
+            engine.info = replace(engine.info, estimated_bytes=estimated.total_bytes)
             self._resident[name], self._options[name] = engine, options
         return engine
 
@@ -182,7 +184,7 @@ class LlamaCppProvider(LocalProvider):
 
     def _estimate(self, name: str, options: LoadOptions) -> MemoryEstimate:
         file = self._file(name)
-        length = options.context_length or DEFAULT_CONTEXT
+        length = context_of(file, options)
         device = device_of(options)
         try:
             cache = gguf_kv_bytes(gguf_header(file.path), length)
@@ -246,7 +248,7 @@ class LlamaCppProvider(LocalProvider):
             local=True,
             source=file.source,
             capabilities=self.capabilities(file.name),
-            context_length=engine.info.context_length if engine else None,
+            context_length=engine.info.context_length if engine else context_of(file, self._options_of(file.name)),
             size_bytes=file.size_bytes,
             loaded=engine is not None and engine.lives,
         )

@@ -79,13 +79,10 @@ async def start_engine(file: GgufFile, options: LoadOptions, settings: ProviderS
     """Start a process for a file and wait until it serves. Raises ModelNotFound or OutOfMemory."""
     start, key = time.perf_counter(), secrets.token_urlsafe(24)
     said = await asyncio.to_thread(read_metadata, file.path)
-    context = options.context_length or DEFAULT_CONTEXT
-    if said.embeds and said.context_length:
-        context = min(context, said.context_length)  # Beyond what it was trained with, it has no places for tokens.
     wanted = {
         "path": str(file.path),
         "key": key,
-        "context_length": context,
+        "context_length": context_of(file, options),
         "embeds": said.embeds,
         "pooling": said.pooling,
         "parallel": settings.parallel_answers,
@@ -152,6 +149,12 @@ async def _engine(
             loaded_at=time.time(),
         ),
     )
+
+
+def context_of(file: GgufFile, options: LoadOptions) -> int:
+    """Return the tokens of context that a file is loaded with: never more than it was trained with."""
+    wanted = options.context_length or DEFAULT_CONTEXT
+    return min(wanted, file.metadata.context_length or wanted)
 
 
 def device_of(options: LoadOptions) -> str:

@@ -83,6 +83,16 @@ async def test_the_starter_is_here_as_a_file_too(tmp_path: Path) -> None:
     assert said.startswith("I am simpleIA's starter model")
 
 
+async def test_what_was_estimated_is_what_is_loaded(provider: LlamaCppProvider) -> None:
+    row = (await provider.list_models())[0]
+    estimate = await provider.estimate(row.name)
+    loaded = await provider.load(row.name)
+
+    assert row.context_length == estimate.context_length == loaded.context_length
+    assert loaded.estimated_bytes == estimate.total_bytes
+    assert loaded.measured_bytes is not None and 0 < loaded.measured_bytes < 2 * estimate.total_bytes
+
+
 async def test_stop_ends_the_engine_within_a_second(provider: LlamaCppProvider) -> None:
     events = provider.stream(ChatRequest("slow", HELLO, Parameters(max_tokens=4000, temperature=0)))
     async for event in events:
