@@ -48,13 +48,15 @@ class GgufFile:
         return sorted(self.path.parent.glob(f"{stem}-*-of-{found[1]}{SUFFIX}"))
 
 
-def gguf_files(bundled: Path, models_dir: Path, folders: Iterable[Path], home: Path) -> dict[str, GgufFile]:
+def gguf_files(
+    bundled: Path, models_dir: Path, folders: Iterable[Path], home: Path, hub_cache: Path
+) -> dict[str, GgufFile]:
     """Find the files by name; where two have one name, that of the first place counts."""
     places = [
         *_under(bundled, "bundled"),
         *_under(models_dir, "folder"),
         *(file for folder in folders for file in _under(folder, "folder")),
-        *_in_hub_cache(home / ".cache" / "huggingface" / "hub"),
+        *_in_hub_cache(hub_cache),
         *_under(home / ".lmstudio" / "models", "lm_studio"),
         *_under(home / ".cache" / "lm-studio" / "models", "lm_studio"),
         *_in_ollama_store(home / ".ollama" / "models"),

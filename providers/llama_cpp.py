@@ -224,8 +224,11 @@ class LlamaCppProvider(LocalProvider):
         )
 
     def _files(self) -> dict[str, GgufFile]:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
         settings = self._settings
-        return gguf_files(settings.bundled_dir, settings.models_dir, settings.gguf_dirs, Path.home())
+        hub_cache = Path(HF_HUB_CACHE)  # Where HF_HOME and HF_HUB_CACHE say.
+        return gguf_files(settings.bundled_dir, settings.models_dir, settings.gguf_dirs, Path.home(), hub_cache)
 
     def _file(self, name: str) -> GgufFile:
         if file := self._files().get(name):

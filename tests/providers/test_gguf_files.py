@@ -15,7 +15,7 @@ def put(path: Path, size: int = 8) -> Path:
 
 
 def found(home: Path, *folders: Path) -> dict[str, tuple[str, int]]:
-    files = gguf_files(home / "bundled", home / "models", folders, home)
+    files = gguf_files(home / "bundled", home / "models", folders, home, home / "cache")
     return {name: (file.source, file.size_bytes) for name, file in files.items()}
 
 
@@ -33,7 +33,7 @@ def test_files_are_named_by_their_place(tmp_path: Path) -> None:
     put(tmp_path / "models" / "mine.gguf", 20)
     put(tmp_path / "more" / "deep" / "er.gguf")
     put(tmp_path / ".lmstudio" / "models" / "org" / "m" / "f.gguf")
-    put(tmp_path / ".cache/huggingface/hub/models--org--name/snapshots/abc/x.gguf")
+    put(tmp_path / "cache/models--org--name/snapshots/abc/x.gguf")
 
     assert found(tmp_path, tmp_path / "more") == {
         "starter/q8": ("bundled", 8),
