@@ -90,7 +90,8 @@ async def test_what_was_estimated_is_what_is_loaded(provider: LlamaCppProvider) 
 
     assert row.context_length == estimate.context_length == loaded.context_length
     assert loaded.estimated_bytes == estimate.total_bytes
-    assert loaded.measured_bytes is not None and 0 < loaded.measured_bytes < 2 * estimate.total_bytes
+    assert loaded.measured_bytes is not None
+    assert 0 < loaded.measured_bytes < 2 * estimate.total_bytes
 
 
 async def test_stop_ends_the_engine_within_a_second(provider: LlamaCppProvider) -> None:
