@@ -19,12 +19,11 @@ import torch
 
 from providers.batch_row import AnswerCancelled, NoRoom, Row, too_many_wait
 from providers.kept_prefixes import Entry, KeptPrefixes, common_length
-from providers.memory import LONGEST_PIECE
 from providers.packed_attention import GROWTH, TokenCache, Work, forward
 from providers.types import EngineFigures
 
 STEP_SECONDS, STEP_SECONDS_ALONE = 0.4, 1.0  # More pieces of a prompt take longer in all; fewer let others wait.
-FIRST_CHUNK, LEAST_CHUNK = 64, 32  # tokens of prompts in one step, at most LONGEST_PIECE
+FIRST_CHUNK, LEAST_CHUNK, LONGEST_PIECE = 64, 32, 2048  # tokens of prompts in one step
 LINGER_SECONDS = 2.0
 CLOSE_SECONDS = 1.0  # A thread without answers ends at once; nobody waits longer for one that does not.
 SHARED = 64  # tokens; who begins like a prompt that is being read by so many more waits for it

@@ -18,7 +18,6 @@ SCALE_BYTES = 2
 RUNTIME_BYTES = 40_000_000
 TOKEN_BYTES, COUNTED_TOKENS = 12_000, 6144  # beside the cache; from there on it hardly grows
 GGUF_RUNTIME_BYTES = 90_000_000
-LONGEST_PIECE = 2048  # tokens of a prompt that the engine computes at once
 USUAL_PIECE = 768  # tokens that a processor computes in the time that a step has
 EMBEDDING_WORDS = ("embed", "wte", "wpe")
 OUTPUT_WORDS = ("lm_head", "embed_out")

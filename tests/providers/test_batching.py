@@ -375,6 +375,16 @@ def clients_come_and_vanish(model: LocalModel, count: int) -> None:
     assert Asked(model, question("Hello"), GREEDY).text() == expected
 
 
+def test_a_closed_engine_has_ended_so_that_its_model_can_be_freed(load: Callable[..., LocalModel]) -> None:
+    model = load()
+    assert Asked(model, question("Hello"), GREEDY).text()
+    thread = engine_of(model)._thread
+    assert thread is not None
+    model.close()
+
+    assert not thread.is_alive()
+
+
 def test_people_who_come_and_vanish_leave_nothing_behind(load: Callable[..., LocalModel]) -> None:
     clients_come_and_vanish(load(batched=8, waiting=20), 60)
 
