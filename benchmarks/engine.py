@@ -41,7 +41,7 @@ from providers.base import Provider
 from providers.loading import PRECISION_NAMES, SHORT_NAMES
 from providers.openai import OpenAIProvider
 from providers.transformers_local import TransformersProvider
-from providers.types import PRECISIONS, ChatRequest, Finished, LoadOptions, Message, Parameters, TextDelta
+from providers.types import PRECISIONS, ChatRequest, Finished, LoadedModel, LoadOptions, Message, Parameters, TextDelta
 from tests.tiny_models import make_adapter
 
 PEOPLE = 8
@@ -91,15 +91,16 @@ class Bench:
         provider: TransformersProvider,
         name: str,
         dimensions: dict[str, Any],
-        precision: str,
+        loaded: LoadedModel,
         clock: Callable[[], float],
     ) -> None:
         self.dimensions = dimensions
         self.provider, self.name, self.clock = provider, name, clock
-        self.precision = SHORT_NAMES[precision]
+        self.precision, self.device = SHORT_NAMES[loaded.precision], loaded.device
         self.exits = AsyncExitStack()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        self._bare: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, precision)).eval()
+        self._bare: Any = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, loaded.precision)).eval()
+        self._bare.to(loaded.device)
 
     @cached_property
     def adapter(self) -> Path:
@@ -135,7 +136,7 @@ class Bench:
             add_generation_prompt=True,
             return_dict=True,
             return_tensors="pt",
-        )
+        ).to(self.device)
         with torch.inference_mode():
             output = self._bare.generate(**prompt, max_new_tokens=tokens, do_sample=False, streamer=clock)
         text = self._tokenizer.decode(output[0, prompt["input_ids"].shape[1] :])
@@ -299,7 +300,7 @@ async def llama(bench: Bench, number: int) -> dict[str, float]:
         model, file = await asyncio.to_thread(random_llama, folder, bench.dimensions)
         bench.llama = await bench.open(llama_client(file, PEOPLE, torch.get_num_threads()))
         bench.shared = str(model)
-        await bench.provider.load(bench.shared, LoadOptions(device="cpu", precision=bench.precision))
+        await bench.provider.load(bench.shared, LoadOptions(device=bench.device, precision=bench.precision))
         await asyncio.gather(timed(bench.llama, "model", STORY), timed(bench.provider, bench.shared, STORY))
     speed: dict[str, float] = {}
     for way in ("llama", "ours") if number % 2 else ("ours", "llama"):
@@ -332,15 +333,15 @@ PARTS = {"one": one, "eight": eight, "turns": turns, "stop": stop, "serve": serv
 
 
 async def measure(
-    dimensions: dict[str, Any], rounds: int, parts: list[str], clock: Callable[[], float], precision: str
+    dimensions: dict[str, Any], rounds: int, parts: list[str], clock: Callable[[], float], how: LoadOptions
 ) -> dict[str, Any]:
     """Run each part so many times, after a first round that does not count, where there are several."""
     machine, others = report.machine(), report.OtherPrograms()
     name = str(random_model(dimensions))
     settings = Settings().for_providers()
     provider = TransformersProvider(settings)
-    loaded = await provider.load(name, LoadOptions(device="cpu", precision=precision))
-    bench = Bench(provider, name, dimensions, loaded.precision, clock)
+    loaded = await provider.load(name, how)
+    bench = Bench(provider, name, dimensions, loaded, clock)
     measured: dict[str, list[float]] = {}
     async with bench.exits:
         for part in parts:
@@ -373,6 +374,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="which seconds to tell (%(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="weights in (%(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; other engines run on the processor (%(default)s)")
     parser.add_argument("--large", action="store_true", help="a model of Qwen3-0.6B's dimensions")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else os.cpu_count() or 1
     parser.add_argument("--cores", type=int, default=cores, help="how many cores all of it runs on (%(default)s)")
@@ -385,8 +387,10 @@ def main() -> None:
     disable_progress_bar()
     dimensions, name = (QWEN3_06B, "engine_large") if options.large else (SMOLLM2_135M, "engine")
     name += "" if options.precision == "fp32" else f"_{options.precision}"
+    name += "" if options.device == "cpu" else f"_{options.device}"
     parts = options.part or list(PARTS)
-    result = asyncio.run(measure(dimensions, options.rounds, parts, CLOCKS[options.clock], options.precision))
+    how = LoadOptions(device=options.device, precision=options.precision)
+    result = asyncio.run(measure(dimensions, options.rounds, parts, CLOCKS[options.clock], how))
     table = [("", f"median [min..max] of {options.rounds} rounds", "goal")]
     table += [(key, str(spread), GOALS.get(key, "")) for key, spread in result["spreads"].items()]
     report.finish(name, result, table, options)

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from providers.local_folders import ModelFolder, folder_on_the_hub, open_model_f
 from providers.local_vision import sees
 from providers.memory import sizes_of
 from providers.model_places import ModelPlaces
+from providers.own_thread import on_own_thread
 from providers.sentences import say
 from providers.types import (
     Capabilities,
@@ -240,7 +242,7 @@ class TransformersProvider(LocalProvider):
                 await self._leave(name)
                 self._make_room()
                 limits = replace(self._limits, promised_bytes=self._promised_bytes())
-                model = await asyncio.to_thread(_load_model, name, folder, options, cancelled, limits)
+                model = await on_own_thread(partial(_load_model, name, folder, options, cancelled, limits))
             self._resident[name], self._options[name] = model, options
         finally:
             del self._cancelled[name]
@@ -272,7 +274,7 @@ class TransformersProvider(LocalProvider):
     async def _adapt(self, base: LocalModel, adapter: Path) -> LocalModel:
         async with self._load_turn:
             if adapter not in base.adapted:
-                base.adapted[adapter] = await asyncio.to_thread(base.with_adapter, adapter)
+                base.adapted[adapter] = await on_own_thread(partial(base.with_adapter, adapter))
         return base.adapted[adapter]
 
     def _make_room(self) -> None:
