@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from core.guide import answers
 from training.export import export_gguf
-from training.starter.batches import Batches
+from training.starter.batches import Batches, make_batches
 from training.starter.corpus import Conversation, Corpus
 from training.starter.encoding import Encoder
 from training.starter.evaluate import (
@@ -327,14 +327,21 @@ def test_packed_conversations_do_not_see_each_other(tokenizer: Any) -> None:
             logits: torch.Tensor = model(input_ids=ids, **options).logits[0, second + 3]
         return logits
 
-    assert batch.mask is not None
-    mask = batch.mask[:1]
+    whole = batch.mask(torch.float32)
+    assert whole is not None
+    mask = whole[:1]
     ids = batch.input_ids[:1].clone()
     before = last_of_second(ids)
     ids[0, second - 1] += 1
     assert torch.equal(before, last_of_second(ids))
     ids[0, second + 1] += 1
     assert not torch.equal(before, last_of_second(ids))
+
+
+def test_several_processes_write_other_text_each(tokenizer: Any) -> None:
+    batches = list(islice(make_batches(tokenizer, seed=1, scale=2, processes=2), 80))
+    assert len({tuple(batch.input_ids[0, :64].tolist()) for batch in batches}) == len(batches)
+    assert {tuple(batch.input_ids.shape) for batch in batches} == {(40, 128), (12, 448), (2, 4096)}
 
 
 def test_no_batch_is_empty(tokenizer: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
 from training.starter.corpus import Corpus
@@ -19,23 +20,47 @@ _LONG_EVERY = 36
 _WAITING = 120
 _NEARLY_FULL = 70
 _FARTHEST = -1e4
+_MADE_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's tensors: (rows, length) each; `mask` is (rows, 1, length, length), or None for one conversation."""
+    """One step's tensors, (rows, length) each; `owners` numbers a row's conversations, None if each row is one."""
 
     input_ids: torch.Tensor
     weights: torch.Tensor
     position_ids: torch.Tensor
-    mask: torch.Tensor | None
+    owners: torch.Tensor | None
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy the batch to a device."""
+        return Batch(
+            self.input_ids.to(device),
+            self.weights.to(device),
+            self.position_ids.to(device),
+            None if self.owners is None else self.owners.to(device),
+        )
+
+    def mask(self, dtype: torch.dtype) -> torch.Tensor | None:
+        """Compute what is added to attention's scores, (rows, 1, length, length): none sees another conversation."""
+        if self.owners is None:
+            return None
+        length = self.owners.shape[1]
+        earlier = torch.ones(length, length, dtype=torch.bool, device=self.owners.device).tril()
+        sees = (self.owners[:, :, None] == self.owners[:, None, :]) & earlier
+        hidden = torch.full((), _FARTHEST, dtype=dtype, device=sees.device)
+        return torch.where(sees, hidden.new_zeros(()), hidden)[:, None]
 
 
 class Batches:
-    """An endless source of batches; most hold short conversations, some one conversation as long as the context."""
+    """An endless source of batches; most hold short conversations, some one conversation as long as the context.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, start: int = 0) -> None:
+    `scale` multiplies the rows of each, for machines that compute many at once as fast as few.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, start: int = 0, scale: int = 1) -> None:
         """Begin at batch number `start`, with text of its own."""
+        self._scale = scale
         self._rng = Random(f"{seed} {start}")
         self._corpus = Corpus(self._rng.randrange(2**48))
         self._items = iter(self._corpus)
@@ -51,9 +76,9 @@ class Batches:
             if self._number % _LONG_EVERY == 0:
                 yield self._long()
             elif self._number % _MIDDLE_EVERY == 0:
-                yield self._packed(_MIDDLE_ROWS, _MIDDLE_LENGTH)
+                yield self._packed(_MIDDLE_ROWS * self._scale, _MIDDLE_LENGTH)
             else:
-                yield self._packed(ROWS, LENGTH)
+                yield self._packed(ROWS * self._scale, LENGTH)
 
     def _packed(self, rows: int, length: int) -> Batch:
         packed = [self._row(length) for _ in range(rows)]
@@ -71,9 +96,7 @@ class Batches:
                 positions[number, at:end] = torch.arange(end - at)
                 owners[number, at:end] = owner
                 at = end
-        sees = (owners[:, :, None] == owners[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
-        mask = torch.zeros((rows, 1, length, length)).masked_fill(~sees[:, None], _FARTHEST)
-        return Batch(ids, weights, positions, mask)
+        return Batch(ids, weights, positions, owners)
 
     def _row(self, length: int) -> list[Tokens]:
         """Fill a row with conversations that fit, long ones first where there is room for them."""
@@ -98,12 +121,41 @@ class Batches:
             self._long_ones.append(tokens)
 
     def _long(self) -> Batch:
-        """Join conversations into one: what is far away must not disturb, and is not forgotten."""
+        """Join conversations into one a row: what is far away must not disturb, and is not forgotten."""
+        rows = [self._long_row() for _ in range(self._scale)]
+        ids = torch.tensor([tokens.ids[:CONTEXT] for tokens in rows])
+        weights = torch.tensor([tokens.weights[:CONTEXT] for tokens in rows])
+        return Batch(ids, weights, torch.arange(CONTEXT).expand(len(rows), -1), None)
+
+    def _long_row(self) -> Tokens:
         ids: list[int] = []
         weights: list[float] = []
         while len(ids) < CONTEXT:
             tokens = self._encoder.encode(self._corpus.conversation())
             ids += tokens.ids
             weights += tokens.weights
-        some, those = torch.tensor([ids[:CONTEXT]]), torch.tensor([weights[:CONTEXT]])
-        return Batch(some, those, torch.arange(CONTEXT)[None], None)
+        return Tokens(ids, weights)
+
+
+class _Stream(IterableDataset[Batch]):
+    """The batches of one process among several, each with text of its own."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, start: int, scale: int) -> None:
+        self._of = tokenizer, seed, start, scale
+
+    def __iter__(self) -> Iterator[Batch]:
+        tokenizer, seed, start, scale = self._of
+        worker = get_worker_info()
+        assert worker is not None
+        # Processes take turns: the start moves the places of the long batches apart.
+        return iter(Batches(tokenizer, seed * worker.num_workers + worker.id, start + worker.id, scale))
+
+
+def make_batches(
+    tokenizer: PreTrainedTokenizerFast, seed: int, start: int = 0, scale: int = 1, processes: int = 0
+) -> Iterator[Batch]:
+    """Make batches without end, in this process or in so many others."""
+    if processes == 0:
+        return iter(Batches(tokenizer, seed, start, scale))
+    stream = _Stream(tokenizer, seed, start, scale)
+    return iter(DataLoader(stream, batch_size=None, num_workers=processes, prefetch_factor=_MADE_AHEAD))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from training.starter import skills, topics
 from training.starter.cards import Cards, make_cards
 from training.starter.held_out import is_held_out
-from training.starter.noise import announce, language_prompts, roughen, surround, system_prompts
+from training.starter.noise import announce, language_prompts, loosen, rephrase, roughen, surround, system_prompts
 from training.starter.phrases import LANGUAGES, Language, choose, load_intents
 from training.starter.stories import ask_for_story
 from training.starter.unknown import UnknownQuestions
 
-_SHARES = {"topic": 0.34, "intent": 0.12, "unknown": 0.18, "skill": 0.32, "story": 0.04}
+_SHARES = {"topic": 0.36, "intent": 0.15, "unknown": 0.18, "skill": 0.28, "story": 0.03}
 _FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.09, 0.09, 0.15, 0.05
 _CARDS_SHARE = 0.2
 _SHORT = frozenset(("topic", "intent", "unknown"))
@@ -98,6 +98,13 @@ class Corpus:
             if not is_held_out(turn.question):
                 return turn
 
+    def _unseen(self, templates: Sequence[str], type_it: Callable[[str], str] = str) -> str:
+        """Write something else than a question, in words that are not held out."""
+        while True:
+            text = type_it(choose(self._rng.choice(templates), self._rng))
+            if not is_held_out(text):
+                return text
+
     def _draw(self, language: Language, answered: Language) -> Turn:
         kind = self._rng.choices(self._kinds, self._shares)[0]
         rng = self._rng
@@ -114,12 +121,12 @@ class Corpus:
             place = rng.randrange(len(topics.load_topics(language)))
             question = topics.ask(topics.load_topics(language)[place], language, rng)
             answer = topics.load_topics(answered)[place].answer
-            return Turn(self._typed(question, language), answer, kind)
+            return Turn(self._typed(loosen(question, rng), language), answer, kind)
         place = rng.choices(range(len(load_intents(language))), [row.weight for row in load_intents(language)])[0]
         intent = load_intents(language)[place]
         question = choose(rng.choice(intent.asks), rng)
-        if intent.group != "chat" or rng.random() < 0.3:
-            question = surround(question, language, rng)
+        if intent.group != "chat" or rng.random() < 0.5:
+            question = surround(loosen(question, rng), language, rng)
         return Turn(roughen(question, language, rng), rng.choice(load_intents(answered)[place].answers), kind)
 
     def _typed(self, question: str, language: Language) -> str:
@@ -137,6 +144,7 @@ class Corpus:
         """Type a question around its slots; one that ends in a text to be copied keeps that end as it is."""
         if name not in skills.VERBATIM:
             return self._typed(question, language)
+        question = rephrase(question, language, self._rng)
         if self._rng.random() < 0.4:
             question = question[:1].upper() + question[1:]
         return question
@@ -152,7 +160,7 @@ class Corpus:
         for name in names:
             skill = skills.load_skills(language)[name]
             values, results = skills.draw(name, language, language, rng)
-            tell = roughen(announce(choose(rng.choice(skill.tells), rng), language, rng), language, rng)
+            tell = self._unseen(skill.tells, lambda text: roughen(announce(text, language, rng), language, rng))
             turns.append(Turn(skills.fill(tell, values), skills.fill(skill.told, results), f"told_{name}"))
             asked.append(self._asked(name, language, results))
             if rng.random() < 0.2:
@@ -179,7 +187,7 @@ class Corpus:
         given = language if rng.random() < 0.8 else rng.choice(LANGUAGES)
         answered = language
         values, results = skills.draw("persona", given, language, rng)
-        system = skills.fill(choose(rng.choice(skills.load_skills(given)["persona"].systems), rng), values)
+        system = skills.fill(self._unseen(skills.load_skills(given)["persona"].systems), values)
         if rng.random() < 0.15:
             answered = rng.choice(LANGUAGES)
             system = f"{system} {self._in_language(answered)}"
@@ -190,7 +198,7 @@ class Corpus:
         return Conversation(system, tuple(turns))
 
     def _in_language(self, answered: Language) -> str:
-        return choose(self._rng.choice(language_prompts(answered)), self._rng)
+        return self._unseen(language_prompts(answered))
 
     def _system_prompt(self) -> str:
         language = self._rng.choice(LANGUAGES)

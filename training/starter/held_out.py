@@ -1,27 +1,34 @@
-"""Questions that are kept out of training, written apart from the templates: what the table is measured on."""
+"""Questions that are kept out of training, in two sets: one to write templates by, one to measure the table on."""
 
 from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Literal, get_args
 
 from training.starter.phrases import LANGUAGES, Language, normalise, read_texts
+
+QuestionSet = Literal["held_out", "validation"]
+HELD_OUT: QuestionSet = "held_out"
+"""Written by who had not seen the templates; its failures are not read while templates are written."""
+VALIDATION: QuestionSet = "validation"
+"""Its failures tell what to write; so it is easier for the model than what people will ask."""
 
 _SLOT = re.compile(r"<\w+>")
 _GAP = "slotslot"
 
 
 @cache
-def load_held_out(language: Language) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Load the held-out questions by section (chat, self, topics, unknown, skills, show) and by name."""
+def load_held_out(language: Language, name: QuestionSet = HELD_OUT) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Load a set by section (chat, self, topics, unknown, skills, show, tells, systems) and by name."""
     return {
         section: {name: tuple(questions) for name, questions in rows.items()}
-        for section, rows in read_texts(f"held_out_{language}").items()
+        for section, rows in read_texts(f"{name}_{language}").items()
     }
 
 
 def is_held_out(question: str) -> bool:
-    """Say whether a question is a held-out one, whatever its case, accents and marks, and what fills its slots."""
+    """Say whether a question is one of either set, whatever its case, accents and marks, and what fills its slots."""
     words = normalise(question)
     return words in _whole() or _with_slots().fullmatch(words) is not None
 
@@ -40,8 +47,9 @@ def _with_slots() -> re.Pattern[str]:
 def _questions() -> list[str]:
     return [
         question
+        for name in get_args(QuestionSet)
         for language in LANGUAGES
-        for rows in load_held_out(language).values()
+        for rows in load_held_out(language, name).values()
         for questions in rows.values()
         for question in questions
     ]

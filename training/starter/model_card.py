@@ -52,7 +52,7 @@ layers' matrices, AdamW for the rest; the rate stays steady, then falls to nothi
 | | |
 | --- | --- |
 | Tokens seen | {tokens:,} in {steps:,} steps |
-| Time | {minutes:.0f} minutes with {threads} processor thread(s), beside other work |
+| Time | {minutes:.0f} minutes, {machine} |
 | Loss on conversations of another seed (weighted) | {validation_loss:.3f} |
 
 {curve}
@@ -100,7 +100,7 @@ def curve_table(curve: Sequence[Progress]) -> str:
     return "\n".join(lines)
 
 
-def write_card(folder: Path, gguf: Path, result: TrainingResult, report: Report, threads: int) -> None:
+def write_card(folder: Path, gguf: Path, result: TrainingResult, report: Report) -> None:
     """Write `README.md` beside the weights."""
     last = result.curve[-1]
     card = _CARD.format(
@@ -116,7 +116,7 @@ def write_card(folder: Path, gguf: Path, result: TrainingResult, report: Report,
         tokens=last.tokens,
         steps=last.step,
         minutes=last.seconds / 60,
-        threads=threads,
+        machine=result.machine,
         validation_loss=result.validation_loss,
         curve=curve_table(result.curve),
         refused=REFUSED,

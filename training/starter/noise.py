@@ -6,11 +6,12 @@ import re
 from functools import cache
 from random import Random
 
-from training.starter.phrases import Language, choose, read_texts, strip_accents
+from training.starter.phrases import LANGUAGES, Language, choose, load_wordings, read_texts, strip_accents
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _SLOT = re.compile(r"<\w+>")
 _HIDDEN = "\ue001"
+_NAMES: dict[Language, str] = {"en": "english", "es": "spanish"}
 _EMOJI = ("🙂", "😀", "👋", "🙏", "🤖", "👍", "❤️", "😂")
 
 
@@ -19,18 +20,33 @@ def _manners(language: Language) -> dict[str, tuple[str, ...]]:
     return {key: tuple(words) for key, words in read_texts("manners")[language].items()}
 
 
+@cache
+def _synonyms(language: Language) -> tuple[re.Pattern[str], dict[str, tuple[str, ...]]]:
+    """Build what finds every word of a group, the longest first, and the other words of its group."""
+    groups = [tuple(words) for words in read_texts("synonyms")[language]["groups"]]
+    others: dict[str, tuple[str, ...]] = {}
+    for words in groups:
+        for word in words:
+            others[word] = (*others.get(word, ()), *(each for each in words if each != word))
+    found = "|".join(map(re.escape, sorted(others, key=len, reverse=True)))
+    return re.compile(rf"(?<![\w<'-])(?:{found})(?![\w>'-])"), others
+
+
 def system_prompts(language: Language) -> tuple[str, ...]:
     """List the system prompts that training conversations may begin with."""
     return _manners(language)["systems"]
 
 
 def language_prompts(language: Language) -> tuple[str, ...]:
-    """List the system prompts that ask for answers in a language."""
-    return _manners(language)["languages"]
+    """List the system prompts, of either language, that ask for answers in a language."""
+    name = _NAMES[language]
+    more = (text for written in LANGUAGES for text in load_wordings(written)["systems"].get(name, ()))
+    return (*_manners(language)["languages"], *more)
 
 
 def surround(text: str, language: Language, rng: Random) -> str:
     """Put a few polite or idle words before, after or into a question, or leave out one, sometimes."""
+    text = rephrase(text, language, rng)
     if rng.random() < 0.25:
         text = reword(text, language, rng)
     if rng.random() < 0.32:
@@ -42,9 +58,18 @@ def surround(text: str, language: Language, rng: Random) -> str:
 
 def announce(text: str, language: Language, rng: Random) -> str:
     """Put a few words before something that is told, sometimes."""
+    text = rephrase(text, language, rng)
     if rng.random() < 0.35:
         text = choose(rng.choice(_manners(language)["telling"]), rng, keep_ends=True) + text
     return text
+
+
+def rephrase(text: str, language: Language, rng: Random) -> str:
+    """Say some words of a question, of half of them, with others that mean the same."""
+    if rng.random() < 0.5:
+        return text
+    pattern, others = _synonyms(language)
+    return pattern.sub(lambda found: rng.choice(others[found[0]]) if rng.random() < 0.5 else found[0], text)
 
 
 def reword(text: str, language: Language, rng: Random) -> str:
@@ -56,6 +81,21 @@ def reword(text: str, language: Language, rng: Random) -> str:
     else:
         words.insert(rng.randrange(len(words) + 1), rng.choice(_manners(language)["within"]))
     return " ".join(words)
+
+
+def loosen(text: str, rng: Random) -> str:
+    """Leave out words, or let neighbours change places, in few questions: what is asked hangs on some of the words.
+
+    Source: Wei and Zou, "EDA: Easy Data Augmentation Techniques", 2019 (random deletion and swap).
+    """
+    chance = rng.random()
+    words = text.split(" ")
+    if chance < 0.1 and len(words) > 3:
+        words = [word for word in words if rng.random() < 0.75]
+    elif chance < 0.16 and len(words) > 2:
+        place = rng.randrange(len(words) - 1)
+        words[place : place + 2] = reversed(words[place : place + 2])
+    return " ".join(words) or text
 
 
 def misspell(text: str, rng: Random) -> str:

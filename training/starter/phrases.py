@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,17 @@ def read_texts(name: str) -> dict[str, Any]:
 
 
 @cache
+def load_wordings(language: Language) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Load the templates of `texts/wordings` by section (topics, intents, unknown, skills, tells, systems) and name."""
+    sections: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for file in sorted((TEXTS / "wordings").glob(f"{language}_*.toml")):
+        for section, rows in read_texts(f"wordings/{file.stem}").items():
+            for name, templates in rows.items():
+                sections[section][name] = (*sections[section].get(name, ()), *templates)
+    return sections
+
+
+@cache
 def load_intents(language: Language) -> tuple[Intent, ...]:
     """Load what the model can talk about in one language."""
     return tuple(
@@ -43,7 +55,7 @@ def load_intents(language: Language) -> tuple[Intent, ...]:
             name=row["name"],
             group=row["group"],
             weight=float(row.get("weight", 1)),
-            asks=tuple(row["asks"]),
+            asks=(*row["asks"], *load_wordings(language)["intents"].get(row["name"], ())),
             answers=tuple(row["answers"]),
         )
         for row in read_texts(language)["intents"]

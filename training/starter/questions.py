@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from core.guide import answers
 from training.starter import skills
-from training.starter.held_out import load_held_out
+from training.starter.held_out import HELD_OUT, QuestionSet, load_held_out
 from training.starter.phrases import LANGUAGES, Language, load_intents
 from training.starter.unknown import load_unknown
 
 Message = dict[str, str]
+Wordings = Mapping[str, Mapping[str, Sequence[str]]]
 
 # The rows of the table, with the share of held-out questions that each is meant to answer.
 GOALS = {
@@ -58,18 +59,19 @@ class Question:
     passing: frozenset[str]
 
 
-def questions(seed: int = 0) -> tuple[Question, ...]:
+def questions(seed: int = 0, name: QuestionSet = HELD_OUT) -> tuple[Question, ...]:
     """List every question of the table; the seed chooses what fills the slots."""
     made: list[Question] = []
     for language in LANGUAGES:
         rng = Random(f"{seed} {language}")
-        made += _fixed(language)
-        made += _capitals(language, rng)
-        for row, names in (("numbers", _NUMBERS), ("letters and lists", _LETTERS)):
-            for name in names:
-                made += _skill(row, name, language, rng)
-        made += _facts(language, rng)
-        made += _personas(language, rng)
+        wordings = load_held_out(language, name)
+        made += _fixed(wordings, language)
+        made += _capitals(wordings, language, rng)
+        for row, skill_names in (("numbers", _NUMBERS), ("letters and lists", _LETTERS)):
+            for skill in skill_names:
+                made += _skill(wordings, row, skill, language, rng)
+        made += _facts(wordings, language, rng)
+        made += _personas(wordings, language, rng)
     return tuple(made)
 
 
@@ -83,8 +85,7 @@ def _asked(row: str, language: Language, text: str, passing: frozenset[str] | st
     return Question(row, language, ({"role": "user", "content": text},), texts)
 
 
-def _fixed(language: Language) -> Iterator[Question]:
-    held_out = load_held_out(language)
+def _fixed(held_out: Wordings, language: Language) -> Iterator[Question]:
     intents = {intent.name: frozenset(intent.answers) for intent in load_intents(language)}
     for row, section in (("small talk", "chat"), ("itself", "self")):
         for name, texts in held_out[section].items():
@@ -95,12 +96,12 @@ def _fixed(language: Language) -> Iterator[Question]:
         yield from (_asked("unknown", language, text, refusals(language)) for text in texts)
 
 
-def _capitals(language: Language, rng: Random) -> Iterator[Question]:
+def _capitals(held_out: Wordings, language: Language, rng: Random) -> Iterator[Question]:
     """Ask for every capital and for every country, each in one of the wordings."""
     place = LANGUAGES.index(language)
     rows = skills.countries()
     for name in ("capital", "country"):
-        wordings = load_held_out(language)["skills"][name]
+        wordings = held_out["skills"][name]
         template = skills.load_skills(language)[name].answer
         for number, row in enumerate(rows):
             values = {"country": row[place], "capital": row[2 + place]}
@@ -110,25 +111,26 @@ def _capitals(language: Language, rng: Random) -> Iterator[Question]:
             yield _asked("capitals", language, skills.fill(wording, values), frozenset(passing))
 
 
-def _skill(row: str, name: str, language: Language, rng: Random) -> Iterator[Question]:
+def _skill(held_out: Wordings, row: str, name: str, language: Language, rng: Random) -> Iterator[Question]:
     template = skills.load_skills(language)[name].answer
-    for wording in load_held_out(language)["skills"][name]:
+    for wording in held_out["skills"][name]:
         for _ in range(_ROUNDS.get(name, _FEW_ROUNDS)):
             values, results = skills.draw(name, language, language, rng)
-            answer = skills.fill(template, results).replace(skills.SPELLED, "")
-            yield _asked(row, language, skills.fill(wording, values), answer)
+            passing = {skills.fill(template, results).replace(skills.SPELLED, "")}
+            if name == "add":  # Either order is right.
+                passing.add(skills.fill(template, results | {"a": results["b"], "b": results["a"]}))
+            yield _asked(row, language, skills.fill(wording, values), frozenset(passing))
             if "<" not in wording:
                 break
 
 
-def _facts(language: Language, rng: Random) -> Iterator[Question]:
+def _facts(held_out: Wordings, language: Language, rng: Random) -> Iterator[Question]:
     """Tell a fact, now and then talk of something else, and ask for it."""
-    held_out = load_held_out(language)
     greeting = next(intent for intent in load_intents(language) if intent.name == "thanks")
     for name in skills.FACTS:
         skill = skills.load_skills(language)[name]
         for tell in held_out["tells"][name]:
-            for number, wording in enumerate(held_out["skills"][name] * 2):
+            for number, wording in enumerate([*held_out["skills"][name]] * 2):
                 values, results = skills.draw(name, language, language, rng)
                 talk = [skills.fill(tell, values), skills.fill(skill.told, results)]
                 if number % 2:
@@ -138,11 +140,10 @@ def _facts(language: Language, rng: Random) -> Iterator[Question]:
                 yield Question("earlier turns", language, _talk(talk), passing)
 
 
-def _personas(language: Language, rng: Random) -> Iterator[Question]:
+def _personas(held_out: Wordings, language: Language, rng: Random) -> Iterator[Question]:
     """Give a name in the system prompt and ask for it; ask for answers in a language, in either language."""
-    held_out = load_held_out(language)
     for system in held_out["systems"]["persona"]:
-        for wording in held_out["skills"]["persona"] * 2:
+        for wording in [*held_out["skills"]["persona"]] * 2:
             values, results = skills.draw("persona", language, language, rng)
             passing = frozenset((skills.fill(skills.load_skills(language)["persona"].answer, results),))
             given = {"role": "system", "content": skills.fill(system, values)}

@@ -28,11 +28,22 @@ class Trial:
     loss: float
 
 
-def compare(steps: int, threads: int, seed: int) -> Iterator[Trial]:
+def compare(steps: int, threads: int, seed: int, scale: int = 1, processes: int = 0) -> Iterator[Trial]:
     """Train each shape for so many steps on the same batches."""
     for name, shape in SHAPES.items():
         with TemporaryDirectory() as folder:
-            result = train(TrainingPlan(Path(folder) / "model", Path(folder), steps, threads, seed, shape=shape))
+            result = train(
+                TrainingPlan(
+                    output=Path(folder) / "model",
+                    work=Path(folder),
+                    steps=steps,
+                    threads=threads,
+                    seed=seed,
+                    shape=shape,
+                    scale=scale,
+                    processes=processes,
+                )
+            )
         last = result.curve[-1]
         yield Trial(name, shape, result.parameters, last.tokens / last.seconds, result.validation_loss)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from training.starter.phrases import TEXTS, Language, read_texts, strip_accents
+from training.starter.phrases import TEXTS, Language, load_wordings, read_texts, strip_accents
 from training.starter.unknown import invent_word, load_unknown
 
 SPELLED = "\ue000"
@@ -33,15 +33,16 @@ class Skill:
 @cache
 def load_skills(language: Language) -> dict[str, Skill]:
     """Load every skill of one language by name."""
+    more = load_wordings(language)
     return {
         name: Skill(
             name=name,
             weight=float(rows["weight"]),
-            asks=tuple(rows["asks"]),
+            asks=(*rows["asks"], *more["skills"].get(name, ())),
             answer=rows["answer"],
-            tells=tuple(rows.get("tells", ())),
+            tells=(*rows.get("tells", ()), *more["tells"].get(name, ())),
             told=rows.get("told", ""),
-            systems=tuple(rows.get("systems", ())),
+            systems=(*rows.get("systems", ()), *more["systems"].get(name, ())),
         )
         for name, rows in read_texts(f"skills_{language}").items()
     }

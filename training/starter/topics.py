@@ -7,7 +7,9 @@ from functools import cache
 from random import Random
 
 from core.guide import answers
-from training.starter.phrases import Language, choose, read_texts
+from training.starter.phrases import Language, choose, load_wordings, read_texts
+
+_FRAMED_SHARE = 0.45
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ def load_topics(language: Language) -> tuple[Topic, ...]:
             answer=texts[name],
             terms=tuple(rows.get("terms", ())),
             acts=tuple(rows.get("acts", ())),
-            asks=tuple(rows.get("asks", ())),
+            asks=(*rows.get("asks", ()), *load_wordings(language)["topics"].get(name, ())),
         )
         for name, rows in ways.items()
     )
@@ -46,8 +48,8 @@ def load_frames(language: Language) -> dict[str, tuple[str, ...]]:
 
 def ask(topic: Topic, language: Language, rng: Random) -> str:
     """Ask for a topic in one of the ways that training may see."""
-    ways = [way for way in ("terms", "acts", "asks") if getattr(topic, way)]
-    way = rng.choice(ways)
+    framed = [way for way in ("terms", "acts") if getattr(topic, way)]
+    way = rng.choice(framed) if framed and rng.random() < _FRAMED_SHARE else "asks"
     inner = rng.choice(getattr(topic, way))
     if way == "asks":
         return choose(inner, rng)

@@ -1,4 +1,4 @@
-"""Training the starter model on a processor, from nothing, with a state that survives being killed."""
+"""Training the starter model, on a GPU if there is one, with a state that survives being killed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from training.starter.batches import Batches
+from training.starter.batches import make_batches
 from training.starter.corpus import Corpus
 from training.starter.skills import SPELLED
 from training.starter.tokenizer import train_tokenizer
-from training.starter.weights import Learner, Shape, batch_loss, build_model, save_model
+from training.starter.weights import Learner, Shape, build_model, save_model
 
 _TOKENIZER_SAMPLE = 12_000
 _WARM_UP, _STEADY_SHARE = 100, 0.6
@@ -32,6 +32,7 @@ class TrainingPlan:
     """How long to train and with what; `work` is where the state is kept, from which the same plan goes on.
 
     `begin` is the folder of an earlier starter, whose tokenizer, shape and weights are taken instead of new ones.
+    `scale` multiplies the rows of each step; `processes` write the text beside this one, which does it itself if 0.
     """
 
     output: Path
@@ -41,6 +42,8 @@ class TrainingPlan:
     seed: int = 1
     begin: Path | None = None
     shape: Shape = Shape()
+    scale: int = 1
+    processes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What one training measured."""
+    """What one training measured, and on what."""
 
+    machine: str
     parameters: int
     shape: Mapping[str, int]
     validation_loss: float
@@ -91,15 +95,15 @@ def train(plan: TrainingPlan) -> TrainingResult:
     plan.work.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(plan)
     torch.manual_seed(plan.seed)
-    learner = Learner(_model(plan, tokenizer))
+    learner = Learner(_model(plan, tokenizer).to("cuda" if torch.cuda.is_available() else "cpu"))
     state = plan.work / "state.safetensors"
     begun = Progress(**learner.load(state)) if state.is_file() else Progress(0, 0.0, 0, 0.0)  # type: ignore[arg-type]
     curve = [point for point in read_curve(plan.work) if point.step <= begun.step]
     (plan.work / "curve.jsonl").write_text("".join(map(_line, curve)), encoding="utf-8")
     tokens, started = begun.tokens, time.monotonic() - begun.seconds
     losses: list[float] = []
-    batches = islice(Batches(tokenizer, plan.seed, begun.step), plan.steps - begun.step)
-    bar = tqdm(batches, initial=begun.step, total=plan.steps, unit="step")
+    batches = make_batches(tokenizer, plan.seed, begun.step, plan.scale, plan.processes)
+    bar = tqdm(islice(batches, plan.steps - begun.step), initial=begun.step, total=plan.steps, unit="step")
     for step, batch in enumerate(bar, begun.step + 1):
         losses.append(learner.step(batch, learning_rate(step - 1, plan.steps)))
         tokens += batch.input_ids.numel()
@@ -111,11 +115,13 @@ def train(plan: TrainingPlan) -> TrainingResult:
                 log.write(_line(curve[-1]))
         if step % _KEEP_EVERY == 0 or step == plan.steps:
             learner.save(state, asdict(curve[-1]))
+    validation_loss = _validation_loss(learner, tokenizer, plan.seed)
     save_model(learner.model, tokenizer, plan.output)
     return TrainingResult(
+        machine=torch.cuda.get_device_name() if torch.cuda.is_available() else f"{plan.threads} processor threads",
         parameters=learner.model.num_parameters(),
         shape=learner.model.config.to_dict(),
-        validation_loss=_validation_loss(learner, tokenizer, plan.seed),
+        validation_loss=validation_loss,
         curve=tuple(curve),
     )
 
@@ -150,6 +156,6 @@ def _model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
 @torch.no_grad()
 def _validation_loss(learner: Learner, tokenizer: PreTrainedTokenizerFast, seed: int) -> float:
     """Compute the mean loss on conversations of another seed."""
-    batches = islice(Batches(tokenizer, seed + _VALIDATION_SEED_OFFSET), _VALIDATION_BATCHES)
-    losses = [batch_loss(learner.model, batch).item() for batch in batches]
+    batches = islice(make_batches(tokenizer, seed + _VALIDATION_SEED_OFFSET), _VALIDATION_BATCHES)
+    losses = [learner.loss(batch).item() for batch in batches]
     return sum(losses) / len(losses)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from training.starter.noise import roughen, surround
-from training.starter.phrases import Language, choose, read_texts
+from training.starter.noise import loosen, roughen, surround
+from training.starter.phrases import Language, choose, load_wordings, read_texts
 
 _SLOT = re.compile(r"<(\w+)>")
 _CONSONANTS = (
@@ -49,11 +49,12 @@ class Unknown:
 def load_unknown(language: Language) -> Unknown:
     """Load what the model must not try to answer in one language."""
     data = read_texts(f"unknown_{language}")
+    more = load_wordings(language)["unknown"]
     return Unknown(
         asks={
-            "any": tuple(data["asks"]),
-            "live": tuple(data["live"]),
-            "maths": tuple(data["maths"]),
+            "any": (*data["asks"], *more.get("any", ())),
+            "live": (*data["live"], *more.get("live", ())),
+            "maths": (*data["maths"], *more.get("maths", ())),
         },
         answers={
             "any": tuple(data["answers"]),
@@ -84,7 +85,7 @@ class UnknownQuestions:
         template = self._rng.choice(self._data.asks[kind])
         question = self._fill(choose(template, self._rng))
         if not any(slot in template for slot in _VERBATIM):
-            question = surround(question, self._language, self._rng)
+            question = surround(loosen(question, self._rng), self._language, self._rng)
             question = roughen(question, self._language, self._rng)
         return question, self._rng.choice(load_unknown(answered or self._language).answers[kind])
 

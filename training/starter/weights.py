@@ -52,7 +52,7 @@ def batch_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     logits = model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
-        attention_mask=None if batch.mask is None else batch.mask.to(model.dtype),
+        attention_mask=batch.mask(model.dtype),
         use_cache=False,
     ).logits
     weights = batch.weights[:, 1:].flatten()
@@ -78,9 +78,13 @@ class Learner:
         }
         model.to(torch.bfloat16)
 
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Compute the loss of a batch where the model is."""
+        return batch_loss(self.model, batch.to(self.model.device))
+
     def step(self, batch: Batch, rate: float) -> float:
         """Learn from one batch; return its loss. Raises ArithmeticError, before learning, if that is no number."""
-        loss = batch_loss(self.model, batch)
+        loss = self.loss(batch)
         if not loss.isfinite():
             raise ArithmeticError("The loss is no number: what was kept before is whole, but the text needs a look.")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -139,6 +143,6 @@ def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fold
         pad_token_id=tokenizer.pad_token_id,
     )
     model.config.dtype = torch.bfloat16
-    model.save_pretrained(folder)
+    model.cpu().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
