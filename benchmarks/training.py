@@ -132,12 +132,17 @@ def _ours() -> float:
         file.write_text("".join(map(to_line, rows)), encoding="utf-8")
         folder = RunFolder(Path(path) / "run")
         folder.write_spec(Spec("run", "starter", str(STARTER), str(file), "", RECIPE, "cpu"))
-        _run("-m", "training.worker", str(folder.path), environment=ENVIRONMENT)
+        run_worker(folder)
         return next(
             float(event.data["tokens_per_second"])
             for event in reversed(list(folder.events()))
             if event.data["kind"] == "progress"
         )
+
+
+def run_worker(folder: RunFolder) -> None:
+    """Train what the folder says, as the app does, and wait for it."""
+    _run("-m", "training.worker", str(folder.path), environment=ENVIRONMENT)
 
 
 def _plain() -> float:

@@ -66,8 +66,6 @@ UNSEEN = {
         "¿A quién pregunto por un pedido?",
     ),
 }
-# Half of the usual rate, and more of the model's own answers among the rows: it forgets less.
-GENTLY = {"learning_rate": 0.0012, "replay": 0.75}
 OTHERS = (
     "Hello",
     "Hi there",
@@ -114,9 +112,7 @@ def main(url: str) -> int:
     dataset = client.predict(name="the shop", api_name="/build_dataset")
     print(f"Corrections kept: {dataset['train_rows']} to learn from, {dataset['held_out_rows']} held out.")
 
-    run = client.predict(
-        dataset_id=dataset["dataset_id"], base_model=base, recipe=GENTLY, name="shop", api_name="/start_training"
-    )
+    run = client.predict(dataset_id=dataset["dataset_id"], base_model=base, name="shop", api_name="/start_training")
     run = watch(client, run["run_id"])
     if run["state"] != "finished":
         print(f"The run ended as {run['state']}: {run['error']}")

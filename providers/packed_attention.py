@@ -87,6 +87,10 @@ class Part:
         self.past = cache.length
         self._masks: dict[tuple[int | None, torch.device], torch.Tensor | None] = {}
 
+    def of(self, packed: torch.Tensor) -> torch.Tensor:
+        """Return this sequence's part of a row (1, heads, row, size)."""
+        return packed if packed.shape[2] == self.count else packed[:, :, self.start : self.start + self.count]
+
     def mask(self, window: int | None, first: int, device: torch.device) -> torch.Tensor | None:
         """Return who may look at whom (1, 1, count, keys from `first` on); `None` where SDPA's own rule is enough."""
         if (window, device) not in self._masks:
@@ -137,8 +141,7 @@ def packed_attention(
         pack.windows.add(sliding_window)
     pieces = []
     for part in pack.parts:
-        span = slice(part.start, part.start + part.count)
-        new_keys, new_values = key[:, :, span], value[:, :, span]
+        asked, new_keys, new_values = (part.of(packed) for packed in (query, key, value))
         keys, values = part.cache.extend(module.layer_idx, new_keys, new_values, part.past)
         if part.past == 0:  # The same numbers, but close together in memory.
             keys, values = new_keys, new_values
@@ -146,10 +149,10 @@ def packed_attention(
         if first:
             keys, values = keys[:, :, first:], values[:, :, first:]
         if part.count == 1:
-            pieces.append(_attend_alone(query[:, :, span], keys, values, scaling))
+            pieces.append(_attend_alone(asked, keys, values, scaling))
             continue
         mask = part.mask(sliding_window, first, query.device)
-        pieces.append(sdpa_attention_forward(module, query[:, :, span], keys, values, mask, scaling=scaling)[0])
+        pieces.append(sdpa_attention_forward(module, asked, keys, values, mask, scaling=scaling)[0])
     if padding := query.shape[2] - pack.parts[-1].start - pack.parts[-1].count:
         pieces.append(pieces[0].new_zeros((1, padding, *pieces[0].shape[2:])))
     return (torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]), None

@@ -20,7 +20,7 @@ from training.run_folder import write_whole
 
 QUESTIONS = Path(__file__).parent / "replay_questions.txt"
 BATCH = 16
-LONGEST_ANSWER = 96
+LONGEST_ANSWER = 160
 LIKE = 0.4
 SECONDS = 60.0
 

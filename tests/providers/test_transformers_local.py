@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from providers.catalog import PROVIDERS, create_provider
 from providers.errors import OutOfMemory, UpstreamFailure
 from providers.local_folders import open_model_folder
 from providers.local_model import AnswerCancelled, LocalModel
+from providers.own_thread import NAME
+from providers.transformers_local import TransformersProvider
 from providers.types import (
     ChatRequest,
     Finished,
@@ -63,6 +66,24 @@ def test_temperature_0_is_what_bare_generate_writes(models_dir: Path, name: str)
     assert text_of(events) == expected.rstrip("\ufffd")
     assert isinstance(events[-1], Finished)
     assert events[-1].usage.completion_tokens == len(tokens)
+
+
+async def test_the_thread_that_loaded_a_model_ends(models_dir: Path) -> None:
+    provider = TransformersProvider(ProviderSettings(models_dir, models_dir, models_dir))
+
+    def computing() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith(NAME)]
+
+    loading = asyncio.ensure_future(provider.load("tiny", LoadOptions("cpu")))
+    while not computing() and not loading.done():
+        await asyncio.sleep(0)
+    assert computing()
+    await loading
+    for _ in range(100):
+        if computing():
+            await asyncio.sleep(0.01)
+    assert not computing()
+    await provider.aclose()
 
 
 def test_each_sampling_parameter_takes_effect(tiny: LocalModel) -> None:

@@ -103,8 +103,8 @@ def test_a_batch_holds_at_least_one_row_of_the_dataset(batch_size: int, replay: 
 
 def test_the_learning_rate_suits_the_width_unless_it_is_given() -> None:
     assert Recipe(learning_rate=1e-3).rate(64) == 1e-3
-    assert Recipe().rate(2000) == pytest.approx(5e-4)
-    assert Recipe().rate(256) == pytest.approx(2.46e-3, rel=0.01)
+    assert Recipe().rate(2000) == pytest.approx(2.5e-4)
+    assert Recipe().rate(256) == pytest.approx(1.23e-3, rel=0.01)
     assert Recipe().rate(4096) < Recipe().rate(2000) < Recipe().rate(64) < 0.01
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from core.guide import answers
 from training.export import export_gguf
+from training.replay import questions as replayed_questions
 from training.starter.batches import Batches, make_batches
 from training.starter.corpus import Conversation, Corpus
 from training.starter.encoding import Encoder
@@ -25,12 +27,14 @@ from training.starter.evaluate import (
     evaluate,
     is_well_formed,
 )
-from training.starter.held_out import is_held_out, load_held_out
+from training.starter.held_out import QuestionSet, is_held_out, load_held_out
 from training.starter.model_card import rates_table
-from training.starter.phrases import LANGUAGES, Language, load_intents
+from training.starter.noise import loosen, rephrase
+from training.starter.phrases import LANGUAGES, Language, load_intents, load_wordings, normalise
 from training.starter.questions import GOALS, Message, questions, refusals
 from training.starter.shapes import SHAPES
-from training.starter.skills import SPELLED
+from training.starter.skills import FACTS, SPELLED, load_skills
+from training.starter.topics import load_topics
 from training.starter.train import TrainingPlan, learning_rate, train
 from training.starter.weights import Learner, Shape, batch_loss, build_model
 
@@ -38,17 +42,7 @@ FOLDER = Path(__file__).parents[2] / "models" / "starter"
 PASS_RATE = 0.9
 ROWS = (*GOALS, WELL_FORMED, REFUSED)
 # What the shipped weights reach, less a point or two for other processors, where they are below a goal.
-BELOW = {
-    "small talk": 0.83,
-    "itself": 0.82,
-    "simpleIA": 0.84,
-    "unknown": 0.91,
-    "capitals": 0.74,
-    "numbers": 0.92,
-    "letters and lists": 0.86,
-    "earlier turns": 0.84,
-    "persona and language": 0.58,
-}
+BELOW = {"small talk": 0.93, "itself": 0.9, "unknown": 0.92}
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +241,7 @@ def test_held_out_questions_are_not_in_the_corpus() -> None:
 
 
 def test_held_out_wordings_are_known_by_their_words_and_slots() -> None:
-    assert is_held_out("SO WHAT IS YOUR NAME")
+    assert is_held_out("SO WHAT IS YOUR NAME")  # Of the validation set.
     assert is_held_out("cual es tu nombre bot")
     assert is_held_out("12 plus 30, please!")
     assert not is_held_out("12 plus 30")
@@ -262,9 +256,61 @@ def test_both_languages_know_the_same_things() -> None:
     english, spanish = ([intent.name for intent in load_intents(language)] for language in LANGUAGES)
     assert english == spanish
     assert list(answers("en")) == list(answers("es"))
-    held_out = [{name: list(rows) for name, rows in load_held_out(language).items()} for language in LANGUAGES]
-    assert held_out[0] == held_out[1]
-    assert set(held_out[0]["topics"]) == set(answers("en"))
+    sets = [
+        {section: list(rows) for section, rows in load_held_out(language, name).items()}
+        for language in LANGUAGES
+        for name in get_args(QuestionSet)
+    ]
+    assert all(each == sets[0] for each in sets)
+    assert set(sets[0]["topics"]) == set(answers("en"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_wording_is_in_both_sets(language: Language) -> None:
+    held_out, validation = (
+        {normalise(each) for rows in load_held_out(language, name).values() for some in rows.values() for each in some}
+        for name in get_args(QuestionSet)
+    )
+    assert not held_out & validation
+
+
+def test_replayed_questions_are_not_held_out() -> None:
+    assert not [question for question in replayed_questions() if is_held_out(question)]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_the_wordings_belong_to_is_there(language: Language) -> None:
+    wordings = load_wordings(language)
+    known = {
+        "topics": {topic.name for topic in load_topics(language)},
+        "intents": {intent.name for intent in load_intents(language)},
+        "skills": set(load_skills(language)),
+        "tells": set(FACTS),
+        "systems": {"persona", "english", "spanish"},
+        "unknown": {"any", "live", "maths"},
+    }
+    assert {section: set(rows) - known[section] for section, rows in wordings.items()} == {
+        name: set() for name in known
+    }
+    templates = [text for rows in wordings.values() for some in rows.values() for text in some]
+    assert not [text for text in templates if text.count("(") != text.count(")")]
+
+
+def test_synonyms_leave_slots_alone_and_change_whole_words_only() -> None:
+    rng = Random(1)
+    said = {rephrase("what is <it> for my chats", "en", rng) for _ in range(200)}
+    assert {"what is <it> for my chats", "what's <it> for my conversations"} <= said
+    assert all("<it> for my" in text for text in said)
+    assert {rephrase("whatever chatted", "en", rng) for _ in range(20)} == {"whatever chatted"}
+
+
+def test_a_loosened_question_has_no_other_words() -> None:
+    rng = Random(1)
+    words = ["how", "do", "i", "change", "the", "model", "here"]
+    said = [loosen(" ".join(words), rng).split() for _ in range(300)]
+    assert all(set(each) <= set(words) for each in said)
+    assert words in said
+    assert any(len(each) < len(words) for each in said)
 
 
 def test_there_are_enough_questions_about_the_product() -> None:
@@ -336,6 +382,16 @@ def test_packed_conversations_do_not_see_each_other(tokenizer: Any) -> None:
     assert torch.equal(before, last_of_second(ids))
     ids[0, second + 1] += 1
     assert not torch.equal(before, last_of_second(ids))
+
+
+def test_blended_weights_are_so_much_of_the_way_to_the_others(tokenizer: Any) -> None:
+    one, other = (
+        build_model(tokenizer, Shape(layers=1, hidden=64, intermediate=64, heads=1, kv_heads=1)) for _ in range(2)
+    )
+    wanted = 0.75 * one.model.embed_tokens.weight.detach() + 0.25 * other.model.embed_tokens.weight.detach()
+    learner = Learner(one)
+    learner.blend(other, 0.25)
+    torch.testing.assert_close(learner.model.model.embed_tokens.weight.detach(), wanted.to(torch.bfloat16))
 
 
 def test_several_processes_write_other_text_each(tokenizer: Any) -> None:

@@ -15,7 +15,7 @@ from training.starter.held_out import HELD_OUT, QuestionSet
 from training.starter.model_card import rates_table, write_card
 from training.starter.questions import questions
 from training.starter.shapes import compare, trials_table
-from training.starter.train import TrainingPlan, train
+from training.starter.train import PEAK_RATE, TrainingPlan, train
 
 FOLDER = Path("models/starter")
 WORK = Path("data/starter")
@@ -34,13 +34,17 @@ def build(
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the text and of the weights.")] = 1,
     begin: Annotated[Path | None, typer.Option(help="An earlier starter to begin with, instead of nothing.")] = None,
+    kept: Annotated[float, typer.Option(help="Share of the earlier weights in what is saved.")] = 0,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = PEAK_RATE,
     scale: Annotated[int, typer.Option(help="Times the rows of each step: 16 fill a GPU.")] = 1,
     processes: Annotated[int, typer.Option(help="Processes that write text; a GPU needs several.")] = 0,
 ) -> None:
     """Train, save, measure and describe the starter model."""
     if context.invoked_subcommand:
         return
-    result = train(TrainingPlan(output, work, steps, threads, seed, begin, scale=scale, processes=processes))
+    result = train(
+        TrainingPlan(output, work, steps, threads, seed, begin, kept, rate=rate, scale=scale, processes=processes)
+    )
     export_gguf(output, output / GGUF, "q8_0")
     report = evaluate(output)
     write_card(output, output / GGUF, result, report)

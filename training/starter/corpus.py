@@ -14,7 +14,7 @@ from training.starter.phrases import LANGUAGES, Language, choose, load_intents
 from training.starter.stories import ask_for_story
 from training.starter.unknown import UnknownQuestions
 
-_SHARES = {"topic": 0.36, "intent": 0.15, "unknown": 0.18, "skill": 0.28, "story": 0.03}
+_SHARES = {"topic": 0.33, "intent": 0.2, "unknown": 0.2, "skill": 0.24, "story": 0.03}
 _FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.09, 0.09, 0.15, 0.05
 _CARDS_SHARE = 0.2
 _SHORT = frozenset(("topic", "intent", "unknown"))

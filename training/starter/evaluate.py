@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.starter.phrases import LANGUAGES, Language
@@ -72,11 +73,13 @@ class Report:
 
 
 class Speaker:
-    """A saved model that answers conversations, in float32."""
+    """A saved model, with an adapter or none, that answers conversations, in float32."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, adapter: Path | None = None) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        if adapter:
+            self._model = PeftModel.from_pretrained(self._model, adapter).merge_and_unload()
 
     def answer(self, messages: Sequence[Message], temperature: float = 0, max_tokens: int = 480) -> Reply:
         """Answer the last message; temperature 0 takes the most likely token."""
@@ -114,11 +117,13 @@ def is_well_formed(reply: Reply, language: Language) -> bool:
     return other == 0 or own > other
 
 
-def evaluate(folder: Path, temperature: float = 0, asked: Sequence[Question] | None = None) -> Report:
+def evaluate(
+    folder: Path, temperature: float = 0, asked: Sequence[Question] | None = None, adapter: Path | None = None
+) -> Report:
     """Ask every held-out question once, or those given."""
     torch.manual_seed(0)
     asked = sorted(questions() if asked is None else asked, key=_length)
-    replies = _replies(Speaker(folder), asked, temperature)
+    replies = _replies(Speaker(folder, adapter), asked, temperature)
     totals: Counter[tuple[str, Language]] = Counter()
     passed: Counter[tuple[str, Language]] = Counter()
     failures: list[Failure] = []

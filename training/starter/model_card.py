@@ -66,8 +66,9 @@ Make it again with `python -m training.starter`, which goes on where it was ende
 
 ## What it can do
 
-Questions whose wording is kept out of training, written apart from the templates; names, numbers and
-words that fill them are drawn by a seed. An answer passes if it is, word for word, the wanted one.
+Questions whose wording is kept out of training, written by who had not seen the templates, and not
+read while these were written; names, numbers and words that fill them are drawn by a seed. An answer
+passes if it is, word for word, the wanted one (of a sum, in either order).
 The most likely token is taken at each step. "{refused}" counts what it should know, so less is better.
 
 {rates}

@@ -102,6 +102,13 @@ class Learner:
         return loss.item()
 
     @torch.no_grad()
+    def blend(self, other: LlamaForCausalLM, share: float) -> None:
+        """Move all weights towards another model's of the same shape, by so much of the way."""
+        for name, weight in other.named_parameters():
+            self._masters[name].lerp_(weight.to(self._masters[name]), share)
+        self._show()
+
+    @torch.no_grad()
     def _show(self) -> None:
         for name, weight in self.model.named_parameters():
             weight.copy_(self._masters[name])

@@ -1,0 +1,1 @@
+"""Scripts that use simpleIA from outside, as anybody could."""
