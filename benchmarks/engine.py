@@ -246,13 +246,14 @@ async def turns(bench: Bench, number: int) -> dict[str, float]:
     Greedy text of the base is compared with bare `generate`; that of a seed and of an adapter with itself alone.
     """
     history = (Message("user", question(number, HISTORY_WORDS)),)
+    adapter = await on_own_thread(lambda: bench.adapter)
     begun = await bench.ask(history, 2)
     turn = (*history, Message("assistant", begun.text), Message("user", question(number + 1, NEW_WORDS)))
     late, neighbour, edited, adapted = await asyncio.gather(
         bench.ask(turn, 16),
         bench.ask(question(number + 2, WORDS), 24, temperature=1.0, seed=number),
         bench.ask((Message("user", turn[0].content[:-40]),), 16),
-        bench.ask(question(number + 4, WORDS), 16, adapter=bench.adapter),
+        bench.ask(question(number + 4, WORDS), 16, adapter=adapter),
     )
     again = await bench.ask(
         (*turn, Message("assistant", late.text), Message("user", question(number + 3, NEW_WORDS))), 8
@@ -260,7 +261,7 @@ async def turns(bench: Bench, number: int) -> dict[str, float]:
     whole = await bench.bare(turn, 16)
     whole_edited = await bench.bare((Message("user", turn[0].content[:-40]),), 16)
     alone = await bench.ask(question(number + 2, WORDS), 24, temperature=1.0, seed=number)
-    adapted_alone = await bench.ask(question(number + 4, WORDS), 16, adapter=bench.adapter)
+    adapted_alone = await bench.ask(question(number + 4, WORDS), 16, adapter=adapter)
     same = (late.text, edited.text, neighbour.text, adapted.text) == (
         whole.text,
         whole_edited.text,
@@ -303,7 +304,7 @@ async def llama(bench: Bench, number: int) -> dict[str, float]:
     """Eight people at once, against llama.cpp in f16 with eight slots, with the same weights."""
     if not bench.llama:
         folder = Path(bench.exits.enter_context(TemporaryDirectory()))
-        model, file = await asyncio.to_thread(random_llama, folder, bench.dimensions)
+        model, file = await on_own_thread(partial(random_llama, folder, bench.dimensions))
         bench.llama = await bench.open(llama_client(file, PEOPLE, torch.get_num_threads()))
         bench.shared = str(model)
         await bench.provider.load(bench.shared, LoadOptions(device=bench.device, precision=bench.precision))
@@ -347,7 +348,7 @@ async def measure(
     settings = Settings().for_providers()
     provider = TransformersProvider(settings)
     loaded = await provider.load(name, how)
-    bench = Bench(provider, name, dimensions, loaded, clock)
+    bench = await on_own_thread(partial(Bench, provider, name, dimensions, loaded, clock))
     measured: dict[str, list[float]] = {}
     async with bench.exits:
         for part in parts:
