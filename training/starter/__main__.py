@@ -69,9 +69,11 @@ def try_shapes(
     steps: Annotated[int, typer.Option(help="Steps to train each shape.")] = 500,
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the text and of the weights.")] = 1,
+    scale: Annotated[int, typer.Option(help="Times the rows of each step: 16 fill a GPU.")] = 1,
+    processes: Annotated[int, typer.Option(help="Processes that write text; a GPU needs several.")] = 0,
 ) -> None:
     """Train several shapes for a while and print which learnt most."""
-    typer.echo(trials_table(list(compare(steps, threads, seed))))
+    typer.echo(trials_table(list(compare(steps, threads, seed, scale, processes))))
 
 
 if __name__ == "__main__":
