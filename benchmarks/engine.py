@@ -344,7 +344,7 @@ async def measure(
 ) -> dict[str, Any]:
     """Run each part so many times, after a first round that does not count, where there are several."""
     machine, others = report.machine(), report.OtherPrograms()
-    name = str(random_model(dimensions))
+    name = str(await on_own_thread(partial(random_model, dimensions)))
     settings = Settings().for_providers()
     provider = TransformersProvider(settings)
     loaded = await provider.load(name, how)

@@ -32,6 +32,7 @@ def measure(rounds: int, recipe: Recipe) -> dict[str, Any]:
     """Teach the same corrections with other seeds."""
     machine, others = report.machine(), report.OtherPrograms()
     before = evaluate(STARTER)
+    width = json.loads((STARTER / "config.json").read_text(encoding="utf-8"))["hidden_size"]
     measured: dict[str, list[float]] = {key: [] for key in GOALS_HERE}
     lost: list[dict[str, float]] = []
     for number in range(rounds):
@@ -50,7 +51,7 @@ def measure(rounds: int, recipe: Recipe) -> dict[str, Any]:
         **{key: spread.median for key, spread in spreads.items()},
         "spreads": spreads,
         "rows_points_lost": {row: Spread.of([each[row] for each in lost]) for row in GOALS},
-        "recipe": {"learning_rate": recipe.rate(256), "replay": recipe.replay},
+        "recipe": {"learning_rate": recipe.rate(width), "replay": recipe.replay},
         "rounds": rounds,
         "other_programs_percent": others.percent(),
         "machine": machine,

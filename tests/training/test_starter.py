@@ -238,6 +238,7 @@ def test_held_out_questions_are_not_in_the_corpus() -> None:
     corpus = Corpus(seed=1)
     for conversation in (corpus.conversation() for _ in range(10_000)):
         assert not any(is_held_out(turn.question) for turn in conversation.turns)
+        assert not (conversation.system and is_held_out(conversation.system))
 
 
 def test_held_out_wordings_are_known_by_their_words_and_slots() -> None:

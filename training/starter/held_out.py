@@ -9,10 +9,9 @@ from typing import Literal, get_args
 from training.starter.phrases import LANGUAGES, Language, normalise, read_texts
 
 QuestionSet = Literal["held_out", "validation"]
+"""The validation set's failures tell what to write; so it is easier for the model than what people will ask."""
 HELD_OUT: QuestionSet = "held_out"
 """Written by who had not seen the templates; its failures are not read while templates are written."""
-VALIDATION: QuestionSet = "validation"
-"""Its failures tell what to write; so it is easier for the model than what people will ask."""
 
 _SLOT = re.compile(r"<\w+>")
 _GAP = "slotslot"

@@ -65,7 +65,7 @@ def announce(text: str, language: Language, rng: Random) -> str:
 
 
 def rephrase(text: str, language: Language, rng: Random) -> str:
-    """Say some words of a question, of half of them, with others that mean the same."""
+    """Put words that mean the same in the place of some, in half of the questions."""
     if rng.random() < 0.5:
         return text
     pattern, others = _synonyms(language)
