@@ -17,6 +17,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 OPENED = "simpleia.opened"
+ANSWERED = "simpleia.answered"
 LONGEST_LINE = 4_000_000
 CONNECTIONS = 1000
 KEEP_SECONDS = 2.0  # llama.cpp's server closes after 5; who closes first must not be left to chance.
@@ -142,17 +143,32 @@ def on_new_connection(error: BaseException) -> bool:
     return bool(request.extensions.get(OPENED))
 
 
+def before_the_answer(error: BaseException) -> bool:
+    """Say whether a connection broke while its request was sent or waited for: nothing of the answer had come."""
+    if not isinstance(error, httpx.NetworkError | httpx2.NetworkError):
+        return False
+    try:
+        return ANSWERED not in error.request.extensions
+    except RuntimeError:  # httpx does not know its request.
+        return False
+
+
 def silence(timeouts: Timeouts) -> float:
     """Return the seconds without a byte after which a connection is given up; pieces are timed apart from this."""
     return max(timeouts.first_piece, timeouts.idle) + 1
 
 
 async def _watch_connection(request: Any) -> None:
-    """Note on the request when a connection is opened for it (httpx's documentation, "Request extensions")."""
+    """Note on the request when a connection is opened for it, and when an answer begins.
+
+    Source: httpx's documentation, "Request extensions".
+    """
 
     async def trace(event: str, _: Any) -> None:
         if event == "connection.connect_tcp.started":
             request.extensions[OPENED] = True
+        elif event.endswith("receive_response_headers.complete"):
+            request.extensions[ANSWERED] = True
 
     request.extensions = {**request.extensions, "trace": trace}
 

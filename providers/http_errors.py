@@ -24,7 +24,7 @@ from providers.errors import (
     Unreachable,
     UpstreamFailure,
 )
-from providers.http_client import LineTooLong, Redirected, on_new_connection
+from providers.http_client import LineTooLong, Redirected, before_the_answer, on_new_connection
 from providers.sentences import Sentence, say
 from providers.types import ProviderInfo
 
@@ -135,7 +135,7 @@ def connection_error(info: ProviderInfo, error: BaseException, start_hint: Sente
         return silent(info)
     if any(isinstance(cause, LineTooLong | json.JSONDecodeError | UnicodeDecodeError) for cause in causes):
         return no_answer(info)
-    if _says(causes, HUNG_UP):
+    if _says(causes, HUNG_UP) or any(before_the_answer(cause) for cause in causes):
         return Unreachable(
             say("{provider} hung up without an answer.", provider=info.label),
             provider=info.key,

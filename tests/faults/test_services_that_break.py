@@ -266,9 +266,12 @@ async def test_an_empty_account_is_told_as_one(server: WireServer, provider: Pro
     assert len(server.chats) == 1
 
 
-async def test_a_kept_connection_that_was_given_up_is_not_the_end(server: WireServer, provider: Provider) -> None:
+@pytest.mark.parametrize("fault", [HangUp(), HangUp(reset=True)], ids=["closed", "reset"])
+async def test_a_kept_connection_that_was_given_up_is_not_the_end(
+    server: WireServer, provider: Provider, fault: Fault
+) -> None:
     """The list of models came over it just before; two of the clients open another one for an answer."""
-    server.faults.append(HangUp())
+    server.faults.append(fault)
     heard = await listen(provider)
 
     if server.protocol.name in ("huggingface", "ollama"):
@@ -280,11 +283,12 @@ async def test_a_kept_connection_that_was_given_up_is_not_the_end(server: WireSe
         assert len(server.chats) == 2
 
 
+@pytest.mark.parametrize("fault", [HangUp(), HangUp(reset=True)], ids=["closed", "reset"])
 async def test_who_hangs_up_on_a_new_connection_may_have_begun_and_is_not_asked_twice(
-    server: WireServer, provider: Provider
+    server: WireServer, provider: Provider, fault: Fault
 ) -> None:
     server.keeps_connections = False
-    server.faults.append(HangUp())
+    server.faults.append(fault)
     heard = await listen(provider)
 
     check_sentence(heard.error, Unreachable)

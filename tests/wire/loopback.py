@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +69,9 @@ class Body:
 
 @dataclass(frozen=True)
 class HangUp:
-    """Close the connection without a byte."""
+    """Close the connection without a byte; with `reset`, as a machine does on which nobody reads any more."""
+
+    reset: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,14 +162,17 @@ class WireServer:
         fault = waiting.popleft() if waiting else None
         if isinstance(fault, Status):
             failure = self.protocol.failure(fault.status, fault.message)
-            return await _reply(writer, Reply(failure.body, fault.status, failure.content_type, fault.headers))
+            return await self._reply(writer, Reply(failure.body, fault.status, failure.content_type, fault.headers))
         if isinstance(fault, HangUp):
+            if fault.reset:
+                at_once = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
             return False
         if isinstance(fault, Body):
-            return await _reply(writer, Reply(fault.body, 200, fault.content_type))
+            return await self._reply(writer, Reply(fault.body, 200, fault.content_type))
         reply = self.protocol.empty(request) if isinstance(fault, Empty) else self.protocol.reply(request)
         if isinstance(reply, Reply):
-            return await _reply(writer, reply)
+            return await self._reply(writer, reply)
         self.open_streams += 1
         try:
             return await self._stream(reply, fault, reader, writer)
@@ -179,7 +185,7 @@ class WireServer:
         if fault == Silence():
             await _until_closed(reader)
             return False
-        _head(writer, 200, {"content-type": reply.content_type, "transfer-encoding": "chunked"})
+        self._head(writer, 200, {"content-type": reply.content_type, "transfer-encoding": "chunked"})
         count = fault.after if isinstance(fault, Inside | Silence | Cut | Ends) else len(reply.pieces)
         for frame in (*reply.opening, *reply.pieces[:count]):
             _part(writer, frame)
@@ -205,6 +211,18 @@ class WireServer:
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
+
+    async def _reply(self, writer: asyncio.StreamWriter, reply: Reply) -> bool:
+        headers = {"content-type": reply.content_type, "content-length": str(len(reply.body)), **reply.headers}
+        self._head(writer, reply.status, headers)
+        writer.write(reply.body)
+        await writer.drain()
+        return True
+
+    def _head(self, writer: asyncio.StreamWriter, status: int, headers: Mapping[str, str]) -> None:
+        kept = {} if self.keeps_connections else {"connection": "close"}
+        lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in {**headers, **kept}.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
 
 
 @contextmanager
@@ -239,23 +257,10 @@ async def _request(reader: asyncio.StreamReader) -> WireRequest | None:
     return WireRequest(method, target.split("?")[0], headers, body)
 
 
-async def _reply(writer: asyncio.StreamWriter, reply: Reply) -> bool:
-    headers = {"content-type": reply.content_type, "content-length": str(len(reply.body)), **reply.headers}
-    _head(writer, reply.status, headers)
-    writer.write(reply.body)
-    await writer.drain()
-    return True
-
-
 async def _until_closed(reader: asyncio.StreamReader) -> None:
     with contextlib.suppress(ConnectionError):
         async with asyncio.timeout(FOREVER):
             await reader.read()
-
-
-def _head(writer: asyncio.StreamWriter, status: int, headers: Mapping[str, str]) -> None:
-    lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in headers.items())]
-    writer.write("\r\n".join([*lines, "", ""]).encode())
 
 
 def _part(writer: asyncio.StreamWriter, data: bytes) -> None:
