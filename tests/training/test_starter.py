@@ -31,7 +31,7 @@ from training.starter.held_out import QuestionSet, is_held_out, load_held_out
 from training.starter.model_card import rates_table
 from training.starter.noise import loosen, rephrase
 from training.starter.phrases import LANGUAGES, Language, load_intents, load_wordings, normalise
-from training.starter.questions import GOALS, Message, questions, refusals
+from training.starter.questions import GOALS, Message, questions, refusals, refusals_to
 from training.starter.shapes import SHAPES
 from training.starter.skills import FACTS, SPELLED, load_skills
 from training.starter.topics import load_topics
@@ -99,6 +99,12 @@ def test_most_held_out_questions_are_answered_as_taught(
     replies = speaker.answers([[{"role": "user", "content": question}] for question in asked], max_tokens=90)
     failed = [question for question, reply in zip(asked, replies, strict=True) if reply.text not in passing]
     assert len(failed) <= (1 - PASS_RATE) * len(asked), failed
+
+
+def test_only_a_question_without_a_word_may_be_refused_in_either_language() -> None:
+    wordless, worded = "12 * 345", "cuánto es 12 por 345"
+    assert refusals_to(wordless, "es") == refusals("en") | refusals("es")
+    assert refusals_to(worded, "es") == refusals("es")
 
 
 def test_the_table_counts_what_passed_and_what_was_refused(report: Report) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 from training.starter import skills, topics
 from training.starter.cards import Cards, make_cards
@@ -14,9 +15,10 @@ from training.starter.phrases import LANGUAGES, Language, choose, load_intents
 from training.starter.stories import ask_for_story
 from training.starter.unknown import UnknownQuestions
 
-_SHARES = {"topic": 0.33, "intent": 0.2, "unknown": 0.2, "skill": 0.24, "story": 0.03}
+_SHARES = {"topic": 0.3, "intent": 0.25, "unknown": 0.22, "skill": 0.2, "story": 0.03}
 _FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.09, 0.09, 0.15, 0.05
 _CARDS_SHARE = 0.2
+Made = TypeVar("Made")
 _SHORT = frozenset(("topic", "intent", "unknown"))
 
 
@@ -86,24 +88,15 @@ class Corpus:
 
     def turn(self, language: Language, answered: Language | None = None) -> Turn:
         """Make one question that is not held out, and its answer, in another language if told."""
-        return self._not_held_out(lambda: self._draw(language, answered or language))
+        return _not_held_out(lambda: self._draw(language, answered or language), _question_of)
 
     def skill_turn(self, name: str, language: Language, answered: Language | None = None) -> Turn:
         """Ask for one skill."""
-        return self._not_held_out(lambda: self._skill(name, language, answered or language))
+        return _not_held_out(lambda: self._skill(name, language, answered or language), _question_of)
 
-    def _not_held_out(self, make: Callable[[], Turn]) -> Turn:
-        while True:
-            turn = make()
-            if not is_held_out(turn.question):
-                return turn
-
-    def _unseen(self, templates: Sequence[str], type_it: Callable[[str], str] = str) -> str:
+    def _written(self, templates: Sequence[str], type_it: Callable[[str], str] = str) -> str:
         """Write something else than a question, in words that are not held out."""
-        while True:
-            text = type_it(choose(self._rng.choice(templates), self._rng))
-            if not is_held_out(text):
-                return text
+        return _not_held_out(lambda: type_it(choose(self._rng.choice(templates), self._rng)), str)
 
     def _draw(self, language: Language, answered: Language) -> Turn:
         kind = self._rng.choices(self._kinds, self._shares)[0]
@@ -160,7 +153,7 @@ class Corpus:
         for name in names:
             skill = skills.load_skills(language)[name]
             values, results = skills.draw(name, language, language, rng)
-            tell = self._unseen(skill.tells, lambda text: roughen(announce(text, language, rng), language, rng))
+            tell = self._written(skill.tells, lambda text: roughen(announce(text, language, rng), language, rng))
             turns.append(Turn(skills.fill(tell, values), skills.fill(skill.told, results), f"told_{name}"))
             asked.append(self._asked(name, language, results))
             if rng.random() < 0.2:
@@ -173,12 +166,13 @@ class Corpus:
 
     def _asked(self, name: str, language: Language, results: skills.Values) -> Turn:
         skill = skills.load_skills(language)[name]
-        return self._not_held_out(
+        return _not_held_out(
             lambda: Turn(
                 skills.fill(self._typed(choose(self._rng.choice(skill.asks), self._rng), language), results),
                 skills.fill(skill.answer, results),
                 name,
-            )
+            ),
+            _question_of,
         )
 
     def _with_persona(self, language: Language) -> Conversation:
@@ -187,21 +181,33 @@ class Corpus:
         given = language if rng.random() < 0.8 else rng.choice(LANGUAGES)
         answered = language
         values, results = skills.draw("persona", given, language, rng)
-        system = skills.fill(self._unseen(skills.load_skills(given)["persona"].systems), values)
+        system = skills.fill(self._written(skills.load_skills(given)["persona"].systems), values)
         if rng.random() < 0.15:
             answered = rng.choice(LANGUAGES)
             system = f"{system} {self._in_language(answered)}"
         turns = [self.turn(language, answered) for _ in range(rng.choices((0, 1, 2), (0.7, 0.2, 0.1))[0])]
-        question = self._not_held_out(lambda: self._asked("persona", language, results))
+        question = self._asked("persona", language, results)
         answer = skills.fill(skills.load_skills(answered)["persona"].answer, results)
         turns.append(Turn(question.question, answer, "persona"))
         return Conversation(system, tuple(turns))
 
     def _in_language(self, answered: Language) -> str:
-        return self._unseen(language_prompts(answered))
+        return self._written(language_prompts(answered))
 
     def _system_prompt(self) -> str:
         language = self._rng.choice(LANGUAGES)
         if self._rng.random() < 0.7:
             return self._rng.choice(system_prompts(language))
         return self._unknown[language].prose(sentences=self._rng.randint(1, 3))
+
+
+def _question_of(turn: Turn) -> str:
+    return turn.question
+
+
+def _not_held_out(make: Callable[[], Made], words_of: Callable[[Made], str]) -> Made:
+    """Make one after the other, and return the first whose words are not held out."""
+    while True:
+        made = make()
+        if not is_held_out(words_of(made)):
+            return made

@@ -80,6 +80,13 @@ def refusals(language: Language) -> frozenset[str]:
     return frozenset(answer for some in load_unknown(language).answers.values() for answer in some)
 
 
+def refusals_to(text: str, language: Language) -> frozenset[str]:
+    """Return what passes as a refusal: a question without a letter, such as "12 * 345", tells no language."""
+    if any(character.isalpha() for character in text):
+        return refusals(language)
+    return frozenset().union(*map(refusals, LANGUAGES))
+
+
 def _asked(row: str, language: Language, text: str, passing: frozenset[str] | str) -> Question:
     texts = frozenset((passing,)) if isinstance(passing, str) else passing
     return Question(row, language, ({"role": "user", "content": text},), texts)
@@ -93,7 +100,7 @@ def _fixed(held_out: Wordings, language: Language) -> Iterator[Question]:
     for name, texts in held_out["topics"].items():
         yield from (_asked("simpleIA", language, text, answers(language)[name]) for text in texts)
     for texts in held_out["unknown"].values():
-        yield from (_asked("unknown", language, text, refusals(language)) for text in texts)
+        yield from (_asked("unknown", language, text, refusals_to(text, language)) for text in texts)
 
 
 def _capitals(held_out: Wordings, language: Language, rng: Random) -> Iterator[Question]:
