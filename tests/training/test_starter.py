@@ -42,7 +42,7 @@ FOLDER = Path(__file__).parents[2] / "models" / "starter"
 PASS_RATE = 0.9
 ROWS = (*GOALS, WELL_FORMED, REFUSED)
 # What the shipped weights reach, less a point or two for other processors, where they are below a goal.
-BELOW = {"small talk": 0.93, "itself": 0.9, "unknown": 0.92}
+BELOW = {"itself": 0.97}
 
 
 @pytest.fixture(scope="module")
