@@ -15,10 +15,11 @@ from training.starter.phrases import LANGUAGES, Language, choose, load_intents
 from training.starter.stories import ask_for_story
 from training.starter.unknown import UnknownQuestions
 
+Made = TypeVar("Made")
+
 _SHARES = {"topic": 0.38, "intent": 0.22, "unknown": 0.2, "skill": 0.17, "story": 0.03}
 _FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.09, 0.09, 0.15, 0.05
 _CARDS_SHARE = 0.2
-Made = TypeVar("Made")
 _SHORT = frozenset(("topic", "intent", "unknown"))
 
 
