@@ -496,12 +496,14 @@ def test_a_closed_connection_ends_the_engine(http: httpx.Client, engine: EngineW
 def test_a_closed_connection_leaves_the_line(http: httpx.Client, engine: EngineWatch) -> None:
     result(http, "set_model", model="slow")
 
+    open_streams = []  # httpx closes a connection as soon as nobody holds the iterator over its lines.
+
     def until(stack: ExitStack, message: str, kind: str) -> None:
         event_id = start(http, "chat", {"message": message, **SLOW}).json()["event_id"]
         stream = stack.enter_context(http.stream("GET", f"/gradio_api/call/chat/{event_id}"))
-        for event in events_of(stream.iter_lines()):
-            if event.name == "generating" and event.data[0]["type"] == kind:
-                break
+        events = events_of(stream.iter_lines())
+        open_streams.append(events)
+        assert kind in (event.data[0]["type"] for event in events if event.name == "generating"), message[:10]
 
     with ExitStack() as answered:
         for number in range(EngineLimits().batched):
