@@ -72,11 +72,11 @@ def reasoning_entry(reasoning: str, language: str) -> Entry:
 
 
 def figures_entry(answer: Answer, language: str) -> Entry:
-    """Return the line under an answer: tokens, tokens/s, time to first token, and the notices."""
+    """Return the line under an answer: tokens, with ≈ where nobody counted them, tokens/s, first token, notices."""
     line = text(
         "answer_figures",
         language,
-        tokens=answer.usage.completion_tokens,
+        tokens=f"{'≈ ' if answer.usage.estimated else ''}{answer.usage.completion_tokens}",
         speed=f"{answer.timings.tokens_per_second:.1f}",
         first=f"{answer.timings.first_token_ms / 1000:.2f}",
     )

@@ -11,6 +11,7 @@ from components.transcript import (
     answer_entry,
     conversation,
     entry_text,
+    figures_entry,
     growing_entry,
     reasoning_entry,
     shown_ratings,
@@ -20,7 +21,8 @@ from components.transcript import (
     warning_entry,
     whole,
 )
-from providers.types import Message
+from core.chat import Answer, Timings
+from providers.types import Message, Usage
 
 ENTRIES = [
     user_entry("Hi"),
@@ -49,6 +51,13 @@ def test_a_thumb_is_shown_for_each_entry_that_is_not_the_persons() -> None:
     assert shown_ratings(ENTRIES, {"t1": "up", "t2": "down", "t3": "up"}) == [None, "Like", None, "Dislike", None]
     assert shown_ratings(ENTRIES, {}) == [None] * 5
     assert shown_ratings([], {"t1": "up"}) == []
+
+
+@pytest.mark.parametrize(("estimated", "beginning"), [(False, "✓ 12 tokens · "), (True, "✓ ≈ 12 tokens · ")])
+def test_tokens_that_nobody_counted_are_shown_as_about_so_many(estimated: bool, beginning: str) -> None:
+    usage, timings = Usage(3, 12, estimated), Timings(100.0, 20.0, 700.0)
+    answer = Answer("Hello", "", "openai/x", "t1", "c1", "stop", usage, timings, ())
+    assert entry_text(figures_entry(answer, "en")).startswith(beginning)
 
 
 def test_a_turns_id_changes_nothing_in_the_conversation() -> None:
