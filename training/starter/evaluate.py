@@ -81,6 +81,10 @@ class Speaker:
         if adapter:
             self._model = PeftModel.from_pretrained(self._model, adapter).merge_and_unload()
 
+    def length(self, text: str) -> int:
+        """Count the tokens of a text."""
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def answer(self, messages: Sequence[Message], temperature: float = 0, max_tokens: int = 480) -> Reply:
         """Answer the last message; temperature 0 takes the most likely token."""
         return self.answers([messages], temperature, max_tokens)[0]
@@ -153,8 +157,8 @@ def _replies(speaker: Speaker, asked: Sequence[Question], temperature: float) ->
     replies: list[Reply] = []
     for start in range(0, len(asked), _BATCH):
         some = asked[start : start + _BATCH]
-        longest = min(max(map(len, (text for question in some for text in question.passing))) + 1, _MOST_TOKENS)
-        replies += speaker.answers([question.messages for question in some], temperature, longest)
+        longest = max(map(speaker.length, {text for question in some for text in question.passing})) + 1
+        replies += speaker.answers([question.messages for question in some], temperature, min(longest, _MOST_TOKENS))
     unfinished = [number for number, reply in enumerate(replies) if not reply.finished]
     if unfinished:
         again = speaker.answers([asked[number].messages for number in unfinished], temperature)

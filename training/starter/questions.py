@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 from core.guide import answers
 from training.starter import skills
 from training.starter.held_out import HELD_OUT, QuestionSet, load_held_out
-from training.starter.phrases import LANGUAGES, Language, load_intents
-from training.starter.unknown import load_unknown
+from training.starter.phrases import LANGUAGES, Language, load_intents, normalise
+from training.starter.unknown import PLAIN_WORDS, load_unknown
 
 Message = dict[str, str]
 Wordings = Mapping[str, Mapping[str, Sequence[str]]]
@@ -81,10 +82,22 @@ def refusals(language: Language) -> frozenset[str]:
 
 
 def refusals_to(text: str, language: Language) -> frozenset[str]:
-    """Return what passes as a refusal: a question without a letter, such as "12 * 345", tells no language."""
-    if any(character.isalpha() for character in text):
+    """Return what passes as a refusal: a text without a plain word, such as "12 * 345" or "asdf", tells no language."""
+    if _words(text) & _plain_words(language):
         return refusals(language)
     return frozenset().union(*map(refusals, LANGUAGES))
+
+
+@cache
+def _plain_words(language: Language) -> frozenset[str]:
+    unknown = load_unknown(language)
+    lists = (words for kind, words in unknown.words.items() if kind in PLAIN_WORDS)
+    asks = (intent.asks for intent in load_intents(language) if intent.group == "self")
+    return frozenset().union(*(_words(" ".join(texts)) for texts in (*lists, *asks, unknown.asks["live"])))
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word for word in normalise(text).split() if len(word) > 1 and word.isalpha())
 
 
 def _asked(row: str, language: Language, text: str, passing: frozenset[str] | str) -> Question:
@@ -150,7 +163,7 @@ def _facts(held_out: Wordings, language: Language, rng: Random) -> Iterator[Ques
 def _personas(held_out: Wordings, language: Language, rng: Random) -> Iterator[Question]:
     """Give a name in the system prompt and ask for it; ask for answers in a language, in either language."""
     for system in held_out["systems"]["persona"]:
-        for wording in [*held_out["skills"]["persona"]] * 2:
+        for wording in held_out["skills"]["persona"]:
             values, results = skills.draw("persona", language, language, rng)
             passing = frozenset((skills.fill(skills.load_skills(language)["persona"].answer, results),))
             given = {"role": "system", "content": skills.fill(system, values)}

@@ -9,7 +9,7 @@ from random import Random
 from core.guide import answers
 from training.starter.phrases import Language, choose, load_wordings, read_texts
 
-_FRAMED_SHARE = 0.45
+_FRAMED_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ _CONSONANTS = (
 _ENDINGS = ("", "", "n", "s", "r", "l", "ck", "m")
 _KEYS = "asdfghjklqwertyuiopzxcvbnm;1234"
 _INVENTABLE = frozenset({"noun", "plural", "person", "place", "adjective", "verb"})
+PLAIN_WORDS = {"noun": 4, "plural": 3, "verb": 4, "adjective": 3, "person": 1, "place": 1, "glue": 8}
+"""The lists that a sentence about nothing is drawn from, by how often."""
 _VERBATIM = ("<prose>", "<code>", "<foreign>", "<mash>")
 
 
@@ -99,8 +101,7 @@ class UnknownQuestions:
         return " ".join(written)
 
     def _some_words(self, count: int) -> str:
-        kinds = ("noun", "plural", "verb", "adjective", "person", "place", "glue")
-        weights = (4, 3, 4, 3, 1, 1, 8)
+        kinds, weights = list(PLAIN_WORDS), list(PLAIN_WORDS.values())
         return " ".join(self._word(kind) for kind in self._rng.choices(kinds, weights, k=count))
 
     def _word(self, kind: str) -> str:
