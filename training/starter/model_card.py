@@ -68,9 +68,9 @@ Make it again with `python -m training.starter`, which goes on where it was ende
 
 Questions whose wording is kept out of training, written by who had not seen the templates, and not
 read while these were written; names, numbers and words that fill them are drawn by a seed. An answer
-passes if it is, word for word, the wanted one (of a sum, in either order; to a question in bare
-figures, in either language). The most likely token is taken at each step. "{refused}" counts what it
-should know, so less is better.
+passes if it is, word for word, the wanted one (of a sum, in either order; to a text without a plain
+word, such as "12 * 345" or "asdf", in either language). The most likely token is taken at each
+step. "{refused}" counts what it should know, so less is better.
 
 {rates}
 

@@ -90,6 +90,7 @@ def refusals_to(text: str, language: Language) -> frozenset[str]:
 
 @cache
 def _plain_words(language: Language) -> frozenset[str]:
+    """Collect words of a language from where no keys are struck at random and no code is quoted."""
     unknown = load_unknown(language)
     lists = (words for kind, words in unknown.words.items() if kind in PLAIN_WORDS)
     asks = (intent.asks for intent in load_intents(language) if intent.group == "self")
