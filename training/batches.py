@@ -13,6 +13,7 @@ from training.rows import Row
 from training.variations import forms_of
 
 MEASURED = 256
+MOST_REPLAYED_FORMS = 6
 
 Forms = Sequence[Encoded]  # One row, as it is first and then in other wordings.
 
@@ -47,14 +48,15 @@ def encoded_rows(
 def encoded_replay(rows: Sequence[Row], tokenizer: Any, limit: int) -> list[Forms]:
     """Return the rows that keep the model from forgetting, without those that are too long.
 
-    Questions with the same answer are forms of one row: what a model says to everything that it does not know would
-    otherwise outweigh all else, and what the dataset teaches of it.
+    A few questions with the same answer are forms of one row: what a model says to everything that it does not know
+    would otherwise outweigh all else, and what the dataset teaches of it; as one row alone it would be forgotten.
     """
     by_answer: dict[str, list[Encoded]] = {}
     for row in rows:
         if len((encoded := encode(row, tokenizer)).ids) <= limit:
             by_answer.setdefault(row.messages[-1].content, []).append(encoded)
-    return list(by_answer.values())
+    starts = ((forms, start) for forms in by_answer.values() for start in range(0, len(forms), MOST_REPLAYED_FORMS))
+    return [forms[start : start + MOST_REPLAYED_FORMS] for forms, start in starts]
 
 
 def asked(rows: Sequence[Row]) -> set[str]:

@@ -33,9 +33,9 @@ class Recipe:
     rank: int = 16
     dropout: float = 0.1
     word_dropout: float | None = None
-    batch_size: int = 8
+    batch_size: int = 10
     max_length: int = 1024
-    replay: float = 0.6
+    replay: float = 0.7
     seed: int = 0
 
     def steps(self, rows: int) -> int:

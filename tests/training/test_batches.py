@@ -48,7 +48,7 @@ def test_each_batch_holds_both_kinds_of_rows(tokenizer: Any) -> None:
         assert sum(each.ids in own for each in batch) == RECIPE.rows_in_batch
 
 
-def test_an_answer_to_many_questions_is_replayed_no_more_often_than_any_other(tokenizer: Any) -> None:
+def test_an_answer_is_replayed_once_for_every_six_questions_that_have_it(tokenizer: Any) -> None:
     read = Counter(each.ids for each in order(tokenizer))
     replay = {
         each.ids: question.messages[-1].content for question in REPLAYED for each in encode_one(question, tokenizer)
@@ -57,7 +57,8 @@ def test_an_answer_to_many_questions_is_replayed_no_more_often_than_any_other(to
     for ids, answer in replay.items():
         times[answer] += read[ids]
 
-    assert times["Hello!"] == times["I don't know."] == STEPS * (RECIPE.batch_size - RECIPE.rows_in_batch) / 2
+    assert times["I don't know."] == 4 * times["Hello!"]
+    assert times.total() == STEPS * (RECIPE.batch_size - RECIPE.rows_in_batch)
     assert sum(read[ids] > 0 for ids, answer in replay.items() if answer == "I don't know.") > 10
 
 

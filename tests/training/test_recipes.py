@@ -66,7 +66,7 @@ def test_a_recipe_is_an_object(values: Any) -> None:
         (Recipe(), 100, 140),
         (Recipe(), 200, 201),
         (Recipe(), 1000, 1002),
-        (Recipe(replay=0), 1000, 375),
+        (Recipe(replay=0), 1000, 300),
         (Recipe(epochs=1), 1000, 334),
         (Recipe(epochs=1), 1, 1),
         (Recipe(epochs=0.01), 1, 1),
