@@ -17,9 +17,9 @@ from training.starter.unknown import UnknownQuestions
 
 Made = TypeVar("Made")
 
-_SHARES = {"topic": 0.34, "intent": 0.32, "unknown": 0.22, "skill": 0.11, "story": 0.01}
+_SHARES = {"topic": 0.33, "intent": 0.35, "unknown": 0.22, "skill": 0.09, "story": 0.01}
 _FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.05, 0.06, 0.12, 0.05
-_CARDS_SHARE = 0.06
+_CARDS_SHARE = 0.05
 _SHORT = frozenset(("topic", "intent", "unknown"))
 
 
