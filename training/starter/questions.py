@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from random import Random
 
 from core.guide import answers
@@ -48,6 +50,7 @@ _LETTERS = (
 )
 _ROUNDS = dict.fromkeys(("add", "subtract"), 20) | dict.fromkeys(("upper", "lower", "repeat"), 8)
 _FEW_ROUNDS = 5
+_FEW_QUESTIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +93,13 @@ def refusals_to(text: str, language: Language) -> frozenset[str]:
 
 @cache
 def _plain_words(language: Language) -> frozenset[str]:
-    """Collect words of a language from where no keys are struck at random and no code is quoted."""
+    """Collect words of a language from where no keys are struck at random; a word of few questions may be quoted."""
     unknown = load_unknown(language)
     lists = (words for kind, words in unknown.words.items() if kind in PLAIN_WORDS)
     asks = (intent.asks for intent in load_intents(language) if intent.group == "self")
-    return frozenset().union(*(_words(" ".join(texts)) for texts in (*lists, *asks, unknown.asks["live"])))
+    times = Counter(word for text in (*chain(*asks), *unknown.asks["live"]) for word in _words(text))
+    often = frozenset(word for word, number in times.items() if number >= _FEW_QUESTIONS)
+    return often.union(*(_words(" ".join(words)) for words in lists))
 
 
 def _words(text: str) -> frozenset[str]:
