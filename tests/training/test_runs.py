@@ -142,7 +142,7 @@ def test_lines_in_a_tuned_model_out(tmp_path: Path) -> None:
     told: list[int] = []
 
     lines = [f"a line of text, number {number}" for number in range(6)]
-    recipe = Recipe(epochs=2, replay=0, learning_rate=1e-2)
+    recipe = Recipe(epochs=2, batch_size=8, replay=0, learning_rate=1e-2)
     model = train("tiny", lines, recipe, settings, tell=lambda status: told.append(status.step))
 
     assert model.startswith("tuned/tiny-")
