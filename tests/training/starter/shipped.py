@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from tests.conftest import BUNDLED
 from training.starter.corpus import Conversation
 from training.starter.questions import Message
 from training.starter.skills import SPELLED
 
-FOLDER = Path(__file__).parents[3] / "models" / "starter"
+FOLDER = BUNDLED / "starter"
 
 
 def messages_of(conversation: Conversation) -> list[Message]:
