@@ -17,9 +17,9 @@ from training.starter.unknown import UnknownQuestions
 
 Made = TypeVar("Made")
 
-_SHARES = {"topic": 0.33, "intent": 0.35, "unknown": 0.22, "skill": 0.09, "story": 0.01}
-_FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.05, 0.06, 0.12, 0.05
-_CARDS_SHARE = 0.05
+_SHARES = {"topic": 0.32, "intent": 0.37, "unknown": 0.22, "skill": 0.086, "story": 0.004}
+_FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.02, 0.03, 0.06, 0.03
+_CARDS_SHARE = 0.04
 _SHORT = frozenset(("topic", "intent", "unknown"))
 
 
@@ -78,7 +78,7 @@ class Corpus:
             system = self._in_language(answered)
         elif chance < _SYSTEM_SHARE:
             system = self._system_prompt()
-        count = turns or self._rng.choices((1, 2, 3, 4), (0.92, 0.05, 0.02, 0.01))[0]
+        count = turns or self._rng.choices((1, 2, 3, 4), (0.96, 0.025, 0.01, 0.005))[0]
         made = []
         for _ in range(count):
             if self._rng.random() < 0.06:
