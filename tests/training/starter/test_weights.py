@@ -30,7 +30,7 @@ from training.starter.questions import GOALS, Message, questions, refusals, refu
 PASS_RATE = 0.9
 ROWS = (*GOALS, WELL_FORMED, REFUSED)
 # What the shipped weights reach, less a point or two for other processors, where they are below a goal.
-BELOW = {"small talk": 0.955, "itself": 0.955, "unknown": 0.935}
+BELOW = {"itself": 0.97}
 
 
 @pytest.fixture(scope="module")
