@@ -49,6 +49,8 @@ Short conversations are packed into rows in which none sees another; every 36th 
 conversation as long as the context. Arithmetic in bfloat16, weights kept in float32; Muon for the
 layers' matrices, AdamW for the rest; the rate stays steady, then falls to nothing.
 
+The last long training; "What was tried" tells what came before it and after:
+
 | | |
 | --- | --- |
 | Tokens seen | {tokens:,} in {steps:,} steps |
@@ -57,7 +59,7 @@ layers' matrices, AdamW for the rest; the rate stays steady, then falls to nothi
 
 {curve}
 
-Make it again with `python -m training.starter`, which goes on where it was ended; measure it with
+Make one like it with `python -m training.starter`, which goes on where it was ended; measure it with
 `python -m training.starter evaluate`.
 
 ## What was tried
