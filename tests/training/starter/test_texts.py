@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import islice
 from random import Random
 from typing import get_args
@@ -80,6 +81,13 @@ def test_what_the_wordings_belong_to_is_there(language: Language) -> None:
     }
     templates = [text for rows in wordings.values() for some in rows.values() for text in some]
     assert not [text for text in templates if text.count("(") != text.count(")")]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_wording_stands_twice_in_its_row(language: Language) -> None:
+    rows = [some for rows in load_wordings(language).values() for some in rows.values()]
+    rows += [intent.asks for intent in load_intents(language)]
+    assert not [text for some in rows for text, times in Counter(some).items() if times > 1]
 
 
 def test_synonyms_leave_slots_alone_and_change_whole_words_only() -> None:
