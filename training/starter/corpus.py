@@ -17,7 +17,7 @@ from training.starter.unknown import UnknownQuestions
 
 Made = TypeVar("Made")
 
-_SHARES = {"topic": 0.24, "intent": 0.42, "unknown": 0.18, "skill": 0.156, "story": 0.004}
+_SHARES = {"topic": 0.23, "intent": 0.45, "unknown": 0.17, "skill": 0.145, "story": 0.005}
 _FACT_SHARE, _PERSONA_SHARE, _SYSTEM_SHARE, _LANGUAGE_SHARE = 0.02, 0.03, 0.06, 0.03
 _CARDS_SHARE = 0.04
 _SHORT = frozenset(("topic", "intent", "unknown"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,9 @@ class Learner:
             "adamw": torch.optim.AdamW([self._masters[name] for name in others], betas=(0.9, 0.95), weight_decay=0.1),
         }
         model.to(torch.bfloat16)
+        # A GPU would wait for the launch of each small kernel: so it replays all those of a shape of batch at once.
+        if model.device.type == "cuda":
+            model.compile(mode="reduce-overhead", dynamic=False)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Compute the loss of a batch where the model is."""
@@ -88,7 +92,7 @@ class Learner:
     def step(self, batch: Batch, rate: float) -> float:
         """Learn from one batch; return its loss. Raises ArithmeticError, before learning, if that is no number."""
         loss = self.loss(batch)
-        if not loss.isfinite():
+        if not math.isfinite(value := loss.item()):
             raise ArithmeticError("The loss is no number: what was kept before is whole, but the text needs a look.")
         loss.backward()  # type: ignore[no-untyped-call]
         for name, weight in self.model.named_parameters():
@@ -102,7 +106,7 @@ class Learner:
             optimizer.step()
             optimizer.zero_grad()
         self._show()
-        return loss.item()
+        return value
 
     @torch.no_grad()
     def blend(self, other: LlamaForCausalLM, share: float) -> None:

@@ -29,8 +29,6 @@ from training.starter.questions import GOALS, Message, questions, refusals, refu
 
 PASS_RATE = 0.9
 ROWS = (*GOALS, WELL_FORMED, REFUSED)
-# What the shipped weights reach, less a point or two for other processors, where they are below a goal.
-BELOW = {"itself": 0.97}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +50,9 @@ def test_the_table_holds(report: Report, row: str) -> None:
     goal = next(rate.goal for rate in report.rates if rate.row == row)
     share, failures = report.share(row), [failure for failure in report.failures if failure.row == row]
     if row == REFUSED:
-        assert share <= BELOW.get(row, goal)
+        assert share <= goal
     else:
-        assert share >= BELOW.get(row, goal), (share, failures[:10])
+        assert share >= goal, (share, failures[:10])
 
 
 def test_the_table_is_made_of_every_question_once(report: Report) -> None:
