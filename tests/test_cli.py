@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +61,14 @@ def simpleia(data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         return Outcome(end.value.code or 0, written.out, written.err)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Let started processes hear Ctrl-C: a job in a shell's background ignores it, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
