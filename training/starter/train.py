@@ -164,6 +164,6 @@ def _model(plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast) -> LlamaForCa
 def _validation_loss(learner: Learner, tokenizer: PreTrainedTokenizerFast, seed: int) -> float:
     """Compute the mean loss on conversations of another seed."""
     batches = islice(make_batches(tokenizer, seed + _VALIDATION_SEED_OFFSET), _VALIDATION_BATCHES)
-    with torch.compiler.set_stance("force_eager"):  # These few batches have other shapes than those that were recorded.
+    with torch.compiler.set_stance("force_eager"):  # To record these few would take longer.
         losses = [learner.loss(batch).item() for batch in batches]
     return sum(losses) / len(losses)
